@@ -1,0 +1,1 @@
+"""Every read of history, by resource: rows, counts and figures for the pages."""

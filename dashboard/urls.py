@@ -1,0 +1,43 @@
+"""The map of the product, by resource."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from dashboard.controls import tasks as task_controls
+from dashboard.controls import workers as worker_controls
+from dashboard.views import accounts, audit, feed, overview, search, tasks, workers
+
+urlpatterns = [
+    path("", overview.overview, name="overview"),
+    path("search/", search.search, name="search"),
+    # Tasks
+    path("tasks/", tasks.task_list, name="tasks"),
+    path("tasks/revoke/", task_controls.revoke, name="tasks-revoke"),
+    path("tasks/terminate/", task_controls.terminate, name="tasks-terminate"),
+    path("tasks/<path:uuid>/", tasks.task, name="task"),
+    # Workers
+    path("workers/", workers.worker_list, name="workers"),
+    path("workers/<int:pk>/", workers.worker, name="worker"),
+    path("workers/<int:pk>/grow/", worker_controls.grow, name="worker-grow"),
+    path("workers/<int:pk>/shrink/", worker_controls.shrink, name="worker-shrink"),
+    path("workers/<int:pk>/autoscale/", worker_controls.autoscale, name="worker-autoscale"),
+    path("workers/<int:pk>/enable-events/", worker_controls.enable_events, name="worker-enable-events"),
+    path("workers/<int:pk>/refresh/", workers.refresh, name="worker-refresh"),
+    # What was done, and how fresh the picture is
+    path("audit/", audit.audit, name="audit"),
+    path("audit/<uuid:pk>/", audit.record, name="control-record"),
+    path("feed/", feed.feed, name="feed"),
+    # People
+    path("sign-in/", accounts.sign_in, name="sign-in"),
+    path("sign-in/<str:token>/", accounts.sign_in_link, name="sign-in-link"),
+    path("sign-out/", accounts.sign_out, name="sign-out"),
+    path("users/", accounts.users, name="users"),
+    path("users/add/", accounts.user_add, name="user-add"),
+    path("users/<int:pk>/", accounts.user_change, name="user-change"),
+]
+
+handler400 = "dashboard.views.errors.bad_request"
+handler403 = "dashboard.views.errors.forbidden"
+handler404 = "dashboard.views.errors.not_found"
+handler500 = "dashboard.views.errors.failed"

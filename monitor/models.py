@@ -1,0 +1,197 @@
+"""History: what was seen, kept in the database. Written by ``store`` and ``control`` alone."""
+
+from __future__ import annotations
+
+import uuid as uuidlib
+
+from django.conf import settings
+from django.db import models
+
+
+class Task(models.Model):
+    """One execution of a task, by uuid. Columns are those of ``records.TaskRecord``; times are Unix seconds."""
+
+    uuid = models.CharField(max_length=155, unique=True)
+    name = models.CharField(max_length=255, default="", blank=True)
+    state = models.CharField(max_length=16)
+    worker = models.CharField(max_length=255, default="", blank=True)
+    queue = models.CharField(max_length=255, default="", blank=True)
+    routing_key = models.CharField(max_length=255, default="", blank=True)
+    args = models.TextField(null=True)
+    kwargs = models.TextField(null=True)
+    result = models.TextField(null=True)
+    exception = models.TextField(null=True)
+    exception_type = models.CharField(max_length=255, default="", blank=True)
+    traceback = models.TextField(null=True)
+    sent_at = models.FloatField(null=True)
+    received_at = models.FloatField(null=True)
+    started_at = models.FloatField(null=True)
+    ended_at = models.FloatField(null=True)
+    eta = models.FloatField(null=True)
+    expires = models.FloatField(null=True)
+    first_seen_at = models.FloatField()
+    seen_at = models.FloatField()
+    runtime = models.FloatField(null=True)
+    wait = models.FloatField(null=True)
+    retries = models.PositiveIntegerField(default=0)
+    root_id = models.CharField(max_length=155, null=True)
+    parent_id = models.CharField(max_length=155, null=True)
+    sender = models.CharField(max_length=255, default="", blank=True)
+    signum = models.CharField(max_length=16, default="", blank=True)
+    terminated = models.BooleanField(default=False)
+    expired = models.BooleanField(default=False)
+    known = models.CharField(max_length=16, default="seen")
+    note = models.CharField(max_length=255, default="", blank=True)
+    attempts = models.JSONField(default=list)  # list of records.Attempt as dicts
+    marks = models.JSONField(default=list)  # list of records.Mark as arrays
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["-seen_at"], name="task_seen"),
+            models.Index(fields=["state", "-seen_at"], name="task_state"),
+            models.Index(fields=["name", "-seen_at"], name="task_name"),
+            models.Index(fields=["worker", "-seen_at"], name="task_worker"),
+            models.Index(fields=["queue", "-seen_at"], name="task_queue"),
+            models.Index(fields=["root_id"], name="task_root"),
+            models.Index(fields=["parent_id"], name="task_parent"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.uuid}"
+
+
+class Worker(models.Model):
+    """One worker by hostname. Columns are those of ``records.WorkerRecord``."""
+
+    hostname = models.CharField(max_length=255, unique=True)
+    status = models.CharField(max_length=16)
+    reason = models.CharField(max_length=255, default="", blank=True)
+    pid = models.IntegerField(null=True)
+    pool = models.CharField(max_length=255, default="", blank=True)
+    size = models.IntegerField(null=True)
+    autoscale_max = models.IntegerField(null=True)
+    autoscale_min = models.IntegerField(null=True)
+    busy = models.IntegerField(null=True)
+    processed = models.BigIntegerField(null=True)
+    prefetch = models.IntegerField(null=True)
+    queues = models.JSONField(default=list)
+    software = models.CharField(max_length=255, default="", blank=True)
+    system = models.CharField(max_length=255, default="", blank=True)
+    load = models.JSONField(default=list)
+    freq = models.FloatField(default=2.0)
+    heartbeat_at = models.FloatField(null=True)
+    drift = models.FloatField(null=True)
+    clock = models.BigIntegerField(null=True)
+    booted_at = models.FloatField(null=True)
+    online_at = models.FloatField(null=True)
+    offline_at = models.FloatField(null=True)
+    events_on = models.BooleanField(null=True)
+    missed = models.BigIntegerField(default=0)
+    is_beat = models.BooleanField(default=False)
+    duplicate = models.BooleanField(default=False)
+    first_seen_at = models.FloatField()
+    inspected_at = models.FloatField(null=True)
+    details = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["hostname"]
+
+    def __str__(self) -> str:
+        return self.hostname
+
+
+class RateBucket(models.Model):
+    """Counts per bucket of time and task name ('' is all names); see ``records.RateBucket``."""
+
+    start = models.BigIntegerField()
+    width = models.IntegerField()
+    name = models.CharField(max_length=255, default="", blank=True)
+    received = models.IntegerField(default=0)
+    started = models.IntegerField(default=0)
+    succeeded = models.IntegerField(default=0)
+    failed = models.IntegerField(default=0)
+    retried = models.IntegerField(default=0)
+    revoked = models.IntegerField(default=0)
+    rejected = models.IntegerField(default=0)
+    lost = models.IntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["width", "name", "start"], name="rate_bucket")]
+
+    def __str__(self) -> str:
+        return f"{self.name or 'all'} {self.start}"
+
+
+class TaskType(models.Model):
+    """A task name with the merged histogram of its successful runtimes; see ``rates`` for the buckets."""
+
+    name = models.CharField(max_length=255, unique=True)
+    runs = models.BigIntegerField(default=0)
+    failures = models.BigIntegerField(default=0)
+    first_seen_at = models.FloatField()
+    last_seen_at = models.FloatField()
+    histogram = models.JSONField(default=dict)
+    p50 = models.FloatField(null=True)
+    p95 = models.FloatField(null=True)
+    p99 = models.FloatField(null=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Feed(models.Model):
+    """The one row (id 1) with ``records.FeedRecord`` as JSON: how fresh and whole the picture is."""
+
+    at = models.FloatField()
+    data = models.JSONField()
+
+    def __str__(self) -> str:
+        return "feed"
+
+
+class Gap(models.Model):
+    """A span in which Umbel was not listening."""
+
+    started_at = models.FloatField(unique=True)
+    ended_at = models.FloatField(null=True)
+    reason = models.CharField(max_length=255, default="", blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.started_at} to {self.ended_at}"
+
+
+class ControlRecord(models.Model):
+    """One control command: intended, sent, answered, verified. Committed before anything is sent."""
+
+    class Effect(models.TextChoices):
+        PENDING = "pending", "Pending"
+        VERIFIED = "verified", "Verified"
+        PARTLY = "partly", "Partly"
+        UNVERIFIED = "unverified", "Not verified"
+        NONE = "none", "No effect"
+        REFUSED = "refused", "Refused"
+
+    id = models.UUIDField(primary_key=True, default=uuidlib.uuid4, editable=False)
+    at = models.FloatField(db_index=True)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
+    username = models.CharField(max_length=150)
+    role = models.CharField(max_length=16)
+    address = models.CharField(max_length=64, default="", blank=True)
+    command = models.CharField(max_length=32)  # revoke, terminate, pool_grow, pool_shrink, autoscale, enable_events
+    targets = models.JSONField(default=list)  # task uuids, or worker hostnames
+    arguments = models.JSONField(default=dict)  # {"signal": "SIGTERM"}, {"n": 2}, {"max": 8, "min": 2}
+    reason = models.CharField(max_length=500, default="", blank=True)
+    destinations = models.JSONField(default=list)  # worker hostnames that were asked
+    sent_at = models.FloatField(null=True)
+    answered_at = models.FloatField(null=True)
+    replies = models.JSONField(default=list)  # [{"worker", "outcome": ok|error|silent, "text"}]
+    effect = models.CharField(max_length=16, choices=Effect.choices, default=Effect.PENDING)
+    seen = models.JSONField(default=list)  # [{"target", "seen": true|false|null, "text"}]
+    evidence = models.TextField(default="", blank=True)  # one sentence: what Umbel saw
+    completed_at = models.FloatField(null=True)
+
+    class Meta:
+        ordering = ["-at"]
+
+    def __str__(self) -> str:
+        return f"{self.command} by {self.username}"
