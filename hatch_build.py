@@ -1,0 +1,32 @@
+"""The build hook: wheel and sdist carry the browser libraries, so that installing needs neither node nor a CDN."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class VendorHook(BuildHookInterface):  # type: ignore[type-arg]
+    """Builds static/vendor before anything is packed."""
+
+    PLUGIN_NAME = "custom"
+
+    def dependencies(self) -> list[str]:
+        vendor = _vendor(Path(self.root))
+        return [] if vendor.is_current() or vendor.has_npm() else [vendor.NODE_WHEEL]
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        _vendor(Path(self.root)).build()
+
+
+def _vendor(root: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("umbel_vendor", root / "frontend" / "vendor.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
