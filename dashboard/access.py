@@ -1,0 +1,192 @@
+"""Who may see and who may act: three roles, one read-only switch, one rule on every view."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser, Group, User
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import resolve_url
+
+from dashboard.models import LoginLink
+
+ROLES = ("viewer", "operator", "admin")  # each may do all that the ones before it may
+EVERYONE = "everyone"  # the rule of pages for people who have not signed in
+
+P = ParamSpec("P")
+View = Callable[Concatenate[HttpRequest, P], HttpResponse]
+
+
+class Forbidden(PermissionDenied):
+    """The reader's role is not enough; ``needs`` is the one that is."""
+
+    def __init__(self, needs: str) -> None:
+        super().__init__(f"That needs the {needs} role.")
+        self.needs = needs
+
+
+def role(user: User | AnonymousUser | None) -> str:
+    """The highest role of a person; "" for nobody, and for an account without a role."""
+    if user is None or not user.is_authenticated or not user.is_active:
+        return ""
+    if user.is_superuser:
+        return "admin"
+    held = set(user.groups.values_list("name", flat=True))
+    return next((name for name in reversed(ROLES) if name in held), "")
+
+
+def allows(held: str, needed: str) -> bool:
+    """Whether a role is at least the one needed."""
+    return held in ROLES and ROLES.index(held) >= ROLES.index(needed)
+
+
+def read_only() -> bool:
+    """Whether every control is off, for everyone."""
+    return bool(getattr(settings, "UMBEL_READ_ONLY", False))
+
+
+def can_control(where: Any) -> bool:
+    """Whether the reader of a page, or the sender of a request, may send control commands."""
+    if isinstance(where, HttpRequest):
+        return allows(role(where.user), "operator") and not read_only()
+    return allows(where.role, "operator") and not where.read_only
+
+
+def everyone(view: View[P]) -> View[P]:
+    """No sign-in asked: for signing in itself."""
+    return _ruled(view, EVERYONE)
+
+
+def viewer(view: View[P]) -> View[P]:
+    """Whoever may look."""
+    return _needs("viewer", view)
+
+
+def operator(view: View[P]) -> View[P]:
+    """Whoever may control workers."""
+    return _needs("operator", view)
+
+
+def admin(view: View[P]) -> View[P]:
+    """Whoever may manage users."""
+    return _needs("admin", view)
+
+
+def rule(view: Callable[..., Any]) -> str:
+    """The rule a view carries, "" when it carries none: that is a mistake, and a test finds it."""
+    return str(getattr(view, "access_rule", ""))
+
+
+def _needs(needed: str, view: View[P]) -> View[P]:
+    @wraps(view)
+    def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        if not request.user.is_authenticated:
+            return _to_sign_in(request)
+        if not allows(role(request.user), needed):
+            raise Forbidden(needed)
+        return view(request, *args, **kwargs)
+
+    return _ruled(guarded, needed)
+
+
+def _ruled(view: View[P], name: str) -> View[P]:
+    view.access_rule = name  # type: ignore[attr-defined]
+    return view
+
+
+def _to_sign_in(request: HttpRequest) -> HttpResponse:
+    if request.headers.get("HX-Request") == "true":
+        # A redirect would be followed in silence and the sign-in page swapped into a table.
+        return HttpResponse(status=401, headers={"HX-Redirect": resolve_url("sign-in")})
+    return redirect_to_login(
+        request.get_full_path() if request.method == "GET" else "", resolve_url("sign-in")
+    )
+
+
+# People
+
+
+def create_user(name: str, role: str, password: str | None = None) -> User:
+    """A person with a role. Without a password they can only come in by a link of ``link_for``."""
+    if role not in ROLES:
+        raise ValueError(f"{role!r} is no role; the roles are {', '.join(ROLES)}.")
+    if not name.strip():
+        raise ValueError("A user needs a name.")
+    users = get_user_model().objects
+    with transaction.atomic():
+        if users.filter(username__iexact=name).exists():
+            raise ValueError(f"There is a user called {name!r} already.")
+        user = users.create_user(username=name, password=password)
+        set_role(user, role)
+    return user
+
+
+def set_role(user: User, role: str) -> None:
+    """Gives a person that one role."""
+    group, _ = Group.objects.get_or_create(name=role)
+    user.groups.set([group])
+    if user.is_superuser and role != "admin":
+        user.is_superuser = False
+        user.save(update_fields=["is_superuser"])
+
+
+def admins() -> list[User]:
+    """Everyone who can manage users now."""
+    everybody = get_user_model().objects.filter(is_active=True).prefetch_related("groups")
+    return [user for user in everybody if role(user) == "admin"]
+
+
+# One-time links: the only way in without a password. Only a hash is kept.
+
+LINK_LIFE = 60 * 60.0  # seconds; the first link
+INVITATION_LIFE = 24 * 60 * 60.0  # seconds; handed from person to person
+
+
+def first_link() -> str | None:
+    """A token for the first sign-in, or None when there is a user. Earlier first links end with it."""
+    if get_user_model().objects.exists():
+        return None
+    LoginLink.objects.filter(user=None).delete()
+    return _new_link(None, LINK_LIFE)
+
+
+def link_for(user: User) -> str:
+    """A token with which that person signs in once and sets a password. Their earlier links end with it."""
+    LoginLink.objects.filter(user=user).delete()
+    return _new_link(user, INVITATION_LIFE)
+
+
+def find_link(token: str) -> LoginLink | None:
+    """The link of a token that can still be used. The first link ends when there is a user."""
+    link = LoginLink.objects.select_related("user").filter(digest=_digest(token)).first()
+    if link is None or link.used_at is not None or link.expires_at < time.time():
+        return None
+    if link.user is None:
+        return None if get_user_model().objects.exists() else link
+    return link if link.user.is_active else None
+
+
+def use_link(link: LoginLink) -> bool:
+    """Marks it used; False when someone else was first."""
+    return LoginLink.objects.filter(pk=link.pk, used_at=None).update(used_at=time.time()) == 1
+
+
+def _new_link(user: User | None, life: float) -> str:
+    token = secrets.token_urlsafe(32)
+    LoginLink.objects.create(digest=_digest(token), user=user, expires_at=time.time() + life)
+    return token
+
+
+def _digest(token: str) -> str:
+    # The token has 256 random bits: a fast hash is enough, and lets the database look it up.
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
