@@ -49,14 +49,21 @@ class Page:
 
     @classmethod
     def at(cls, path: str, query: str, role: str, read_only: bool) -> Page | None:
-        """The page at a path, or None when there is none with live regions."""
+        """The page at a path as that role may see it; None when there is none with live regions."""
+        from dashboard import access
+
         try:
             match = resolve(path)
         except Resolver404:
             return None
-        if match.url_name not in PAGES:
+        needs = access.rule(match.func)
+        if needs not in access.ROLES or not access.allows(role, needs):
             return None
-        return cls(match.url_name, tuple(sorted(match.kwargs.items())), _normal(QueryDict(query)), role, read_only)
+        if match.url_name is None or not (EVERYWHERE.regions or match.url_name in PAGES):
+            return None
+        return cls(
+            match.url_name, tuple(sorted(match.kwargs.items())), _normal(QueryDict(query)), role, read_only
+        )
 
 
 def _normal(query: QueryDict) -> str:
@@ -107,7 +114,9 @@ def register(view: str | None, regions: Iterable[Region]) -> None:
     """Makes the regions live on the page of that URL name, or on every page with None."""
     for region in regions:
         if _BY_NAME.setdefault(region.name, region) is not region:
-            raise ValueError(f"Two regions are called {region.name!r}; an id can be drawn by one template only.")
+            raise ValueError(
+                f"Two regions are called {region.name!r}; an id can be drawn by one template only."
+            )
         if view is None:
             EVERYWHERE.regions.append(region)
         else:

@@ -1,0 +1,46 @@
+"""The ASGI application: pages, static files and the live socket."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
+# First: what follows needs the apps.
+pages = get_asgi_application()
+
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from channels.sessions import SessionMiddlewareStack  # noqa: E402
+from servestatic import ServeStaticASGI  # noqa: E402
+
+from dashboard.consumers import SameOrigin  # noqa: E402
+from dashboard.routing import websocket_urlpatterns  # noqa: E402
+
+
+def _headers(headers: MutableMapping[str, str], path: str, url: str) -> None:
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    # A new version's scripts must never meet an old one's.
+    headers["Cache-Control"] = "no-cache"
+
+
+def _static(application: object) -> ServeStaticASGI:
+    """Serves the static folders by themselves, with and without the URL prefix: proxies do either."""
+    served = ServeStaticASGI(application, allow_all_origins=False, add_headers_function=_headers)
+    prefix = (settings.FORCE_SCRIPT_NAME or "").strip("/")
+    for folder in settings.STATICFILES_DIRS:
+        for base in {"static", f"{prefix}/static".strip("/")}:
+            served.add_files(Path(folder), prefix=base)
+    return served
+
+
+application = ProtocolTypeRouter(
+    {
+        "http": _static(pages),
+        "websocket": SameOrigin(SessionMiddlewareStack(URLRouter(websocket_urlpatterns))),
+    }
+)
