@@ -1,0 +1,220 @@
+"""Real servers, workers and browsers for tests; all of them end with the test run, however it ends."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo import valkey as valkey_server
+from demo.guard import Guarded, guarded
+
+ROOT = Path(__file__).resolve().parent.parent
+CI = os.environ.get("UMBEL_CI") == "1"
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def wait_until(
+    true: Callable[[], Any], timeout: float = 10.0, every: float = 0.05, what: str = "what was waited for"
+) -> Any:
+    """Polls until ``true()`` is true and answers its value; fails the test at the deadline."""
+    until = time.monotonic() + timeout
+    while True:
+        if value := true():
+            return value
+        if time.monotonic() > until:
+            raise AssertionError(f"{what} did not come within {timeout:g} s (last answer: {value!r})")
+        time.sleep(every)
+
+
+def not_here(reason: str) -> None:
+    """A tool is missing: in CI that is a failure, elsewhere a skip with its reason."""
+    if CI:
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def need_program(*names: str, package: str) -> str:
+    """The path of the first program found; Debian keeps some of them off the PATH."""
+    places = os.pathsep.join(
+        [
+            os.environ.get("PATH", ""),
+            "/usr/sbin",
+            *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"))),
+        ]
+    )
+    for name in names:
+        if found := shutil.which(name, path=places):
+            return found
+    not_here(f"{names[0]} is not installed (on Debian: apt install {package}).")
+    raise AssertionError
+
+
+# Valkey
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[valkey_server.Server]:
+    """One server for all tests that do not restart it; take queue names of your own."""
+    server = _start_valkey(tmp_path_factory.mktemp("valkey"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[valkey_server.Server]:
+    """An empty server for one test, which may restart or kill it; its data survive a restart."""
+    server = _start_valkey(tmp_path / "valkey", appendonly=True)
+    yield server
+    server.stop()
+
+
+def _start_valkey(folder: Path, appendonly: bool = False) -> valkey_server.Server:
+    try:
+        return valkey_server.start(folder, appendonly=appendonly)
+    except valkey_server.ValkeyMissing as missing:
+        not_here(str(missing))
+        raise
+
+
+# Workers
+
+
+class Worker:
+    """A real ``celery worker``: ``hostname`` is its full name, ``process`` its guarded program."""
+
+    def __init__(self, hostname: str, process: Guarded, broker: str) -> None:
+        self.hostname = hostname
+        self.process = process
+        self.broker = broker
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def stop(self) -> None:
+        """Warm stop: the worker says goodbye."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """SIGKILL: no goodbye; its pool processes are ended as well."""
+        self.process.kill()
+
+
+WorkerFactory = Callable[..., Worker]
+
+
+@pytest.fixture
+def worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[WorkerFactory]:
+    """``worker(broker, pool="prefork", concurrency=2, queues=("celery",), name="w1", options=())``.
+
+    ``broker`` is a URL; the result backend is the same URL when it is Redis. Answers once the worker does.
+    """
+    started: list[Worker] = []
+    numbers = itertools.count(1)
+
+    def start(
+        broker: str,
+        *,
+        pool: str = "prefork",
+        concurrency: int = 2,
+        queues: Sequence[str] = ("celery",),
+        name: str = "",
+        app: str = "tests.shop",
+        options: Sequence[str] = (),
+        events: bool = True,
+        timeout: float = 40.0,
+    ) -> Worker:
+        hostname = f"{name or f'w{next(numbers)}'}@{socket.gethostname()}"
+        argv = [sys.executable, "-m", "celery", "-A", app, "worker", "-P", pool, "-n", hostname]
+        argv += ["-Q", ",".join(queues), "-c", str(concurrency), "-l", "INFO"]
+        argv += ["--without-gossip", "--without-mingle", *(["-E"] if events else []), *options]
+        backend = broker if broker.startswith("redis") else ""
+        env = os.environ | {"SHOP_BROKER": broker, "SHOP_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+        env |= {"SHOP_EVENTS": "1" if events else "0"}
+        process = guarded(argv, tmp_path / f"{hostname}.log", env=env, cwd=ROOT, grace=3)
+        running = Worker(hostname, process, broker)
+        started.append(running)
+        _wait_for_ping(running, timeout)
+        return running
+
+    yield start
+    for one in started:
+        one.process.ask_to_stop()
+    for one in started:
+        one.stop()
+
+
+def _wait_for_ping(worker: Worker, timeout: float) -> None:
+    app = shop(worker.broker)
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        if not worker.process.running():
+            break
+        if app.control.ping(destination=[worker.hostname], timeout=1.0):
+            return
+    pytest.fail(
+        f"{worker.hostname} did not answer in {timeout:g} s. Its log ends:\n{worker.process.tail(30)}"
+    )
+
+
+def shop(broker: str) -> Any:
+    """The test project's Celery app bound to ``broker``: send with ``shop(url).send_task("shop.add", [1, 2])``."""
+    from tests.shop import app
+
+    if app.conf.broker_url != broker:
+        app.close()
+        app.conf.broker_url = broker
+        app.conf.broker_read_url = app.conf.broker_write_url = broker
+        app.conf.result_backend = broker if broker.startswith("redis") else None
+    return app
+
+
+# Chromium
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))),
+        None,
+    )
+    if not found:
+        not_here("Chromium is not installed (on Debian: apt install chromium).")
+    # Playwright's own loop runs in the test's thread, where Django would refuse its ORM.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
+    return browser_type_launch_args | {"executable_path": found, "args": CHROMIUM_FLAGS}
+
+
+# What was not run is said, and in CI it is a failure
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        verdict = "CI allows none: this run has failed" if CI else "install what they need to run them"
+        terminalreporter.section(f"{len(skipped)} test(s) not run; {verdict}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if CI and reporter and reporter.stats.get("skipped") and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,69 @@
+"""The small Celery project of the live tests: quick, slow, failing, retrying and stubborn tasks."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from celery import Celery, Task
+
+app = Celery("shop", broker=os.environ.get("SHOP_BROKER"), backend=os.environ.get("SHOP_BACKEND") or None)
+app.conf.update(
+    task_send_sent_event=True,
+    worker_send_task_events=os.environ.get("SHOP_EVENTS", "1") == "1",
+    task_default_queue="celery",
+    worker_prefetch_multiplier=1,
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={"visibility_timeout": 12 * 3600},
+    result_expires=600,
+    worker_hijack_root_logger=False,
+)
+
+
+@app.task(name="shop.add")
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@app.task(name="shop.nap")
+def nap(seconds: float, **kwargs: Any) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+@app.task(name="shop.boom")
+def boom(text: str = "no such order") -> None:
+    raise ValueError(text)
+
+
+@app.task(name="shop.flaky", bind=True, max_retries=5)
+def flaky(self: Task, failures: int = 2, countdown: float = 0.2) -> int:
+    """Fails so many times, then ends well."""
+    if self.request.retries < failures:
+        raise self.retry(exc=ConnectionError(f"try {self.request.retries + 1}"), countdown=countdown)
+    return int(self.request.retries)
+
+
+@app.task(name="shop.late", acks_late=True)
+def late(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+@app.task(name="shop.stubborn")
+def stubborn(seconds: float) -> float:
+    """Swallows the soft ways to be stopped; only SIGKILL ends it early."""
+    import signal
+
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGQUIT):
+        signal.signal(name, signal.SIG_IGN)
+    end = time.time() + seconds
+    while time.time() < end:
+        time.sleep(0.1)
+    return seconds
+
+
+@app.task(name="shop.total")
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
