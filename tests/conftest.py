@@ -149,6 +149,7 @@ def worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[WorkerFac
         backend = broker if broker.startswith("redis") else ""
         env = os.environ | {"SHOP_BROKER": broker, "SHOP_BACKEND": backend, "PYTHONPATH": str(ROOT)}
         env |= {"SHOP_EVENTS": "1" if events else "0"}
+        env.pop("DJANGO_SETTINGS_MODULE", None)  # else Celery takes the shop for a Django site
         process = guarded(argv, tmp_path / f"{hostname}.log", env=env, cwd=ROOT, grace=3)
         running = Worker(hostname, process, broker)
         started.append(running)
@@ -176,7 +177,7 @@ def _wait_for_ping(worker: Worker, timeout: float) -> None:
 
 
 def shop(broker: str) -> Any:
-    """The test project's Celery app bound to ``broker``: send with ``shop(url).send_task("shop.add", [1, 2])``."""
+    """The test project's app bound to ``broker``: ``shop(url).send_task("shop.add", [1, 2], queue=…)``."""
     from tests.shop import app
 
     if app.conf.broker_url != broker:
