@@ -140,9 +140,23 @@ def banner(fresh: Freshness, now: float | None = None) -> Banner | None:
     return None
 
 
-def gaps(limit: int = 20) -> list[models.Gap]:
+@dataclass(frozen=True)
+class Silence:
+    """A span in which Umbel was not listening; ``elapsed`` is None while it lasts."""
+
+    started_at: float
+    ended_at: float | None
+    reason: str
+
+    @property
+    def elapsed(self) -> float | None:
+        return None if self.ended_at is None else self.ended_at - self.started_at
+
+
+def gaps(limit: int = 20) -> list[Silence]:
     """The last spans in which Umbel was not listening, newest first."""
-    return list(models.Gap.objects.order_by("-started_at")[:limit])
+    rows = models.Gap.objects.order_by("-started_at")[:limit]
+    return [Silence(gap.started_at, gap.ended_at, gap.reason) for gap in rows]
 
 
 def missing_workers(limit: int = 50) -> list[models.Worker]:

@@ -242,6 +242,17 @@ _MARKS = {
 
 
 @register.simple_tag
+def marked(text: str, part: str) -> SafeString:
+    """The text with what was searched for in it marked."""
+    shown = plain(text)
+    at = shown.casefold().find(part.casefold()) if part else -1
+    if at < 0:
+        return format_html("{}", shown)
+    end = at + len(part)
+    return format_html("{}<mark>{}</mark>{}", shown[:at], shown[at:end], shown[end:])
+
+
+@register.simple_tag
 def hostname(name: str) -> SafeString:
     """name@host with the host grey."""
     first, at, host = plain(name).partition("@")

@@ -1,0 +1,101 @@
+"""The safety of every answer: security headers on all of them, and no act from another site."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.decorators import sync_and_async_middleware
+from django.utils.deprecation import MiddlewareMixin
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "font-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+        "manifest-src 'self'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+# What a browser says of a request that this site, or the reader's own hand, has sent.
+OWN = frozenset({"same-origin", "none"})
+
+Get = Callable[[HttpRequest], HttpResponseBase]
+AsyncGet = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
+
+
+@sync_and_async_middleware
+def headers(get_response: Get | AsyncGet) -> Get | AsyncGet:
+    """Outermost: sets the headers on every response, errors and static files among them."""
+    if inspect.iscoroutinefunction(get_response):
+
+        async def answer(request: HttpRequest) -> HttpResponseBase:
+            _name(request)
+            return _sealed(await cast(AsyncGet, get_response)(request), request)
+
+        return answer
+
+    def answer_sync(request: HttpRequest) -> HttpResponseBase:
+        _name(request)
+        return _sealed(cast(Get, get_response)(request), request)
+
+    return answer_sync
+
+
+class OwnSite(MiddlewareMixin):
+    """Refuses what another site sends with the reader's cookies, whatever its CSRF token says."""
+
+    def process_view(self, request: HttpRequest, *view: object) -> HttpResponse | None:
+        site = request.headers.get("Sec-Fetch-Site")
+        if request.method not in SAFE_METHODS and site is not None and site not in OWN:
+            raise PermissionDenied("The request came from another site.")
+        return None
+
+
+def request_id(request: HttpRequest) -> str:
+    """The request's name, said on error pages and in the log: four and four hex digits."""
+    return str(getattr(request, "umbel_id", "")) or _name(request)
+
+
+def _name(request: HttpRequest) -> str:
+    digits = secrets.token_hex(4)
+    name = f"{digits[:4]}-{digits[4:]}"
+    request.umbel_id = name  # type: ignore[attr-defined]
+    return name
+
+
+def _sealed(response: HttpResponseBase, request: HttpRequest) -> HttpResponseBase:
+    for header, value in HEADERS.items():
+        response[header] = value
+    response["X-Request-Id"] = request_id(request)
+    if not response.has_header("Cache-Control"):
+        # Pages show a cluster to whoever may see it now; no cache may show it later.
+        response["Cache-Control"] = "no-store"
+    for header in [name for name in response.headers if _CORS.match(name)]:
+        # Nothing of Umbel is for another origin; static file servers like to say otherwise.
+        del response[header]
+    return response
+
+
+_CORS = re.compile(r"access-control-", re.IGNORECASE)

@@ -1,0 +1,20 @@
+"""Search over tasks, task names, workers and queues: a page, and the dialog's hits."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from dashboard import access
+from dashboard.queries import search as queries
+
+
+@access.viewer
+@require_safe
+def search(request: HttpRequest) -> HttpResponse:
+    """Hits for ``q``."""
+    text = request.GET.get("q", "")[: queries.LONGEST].replace("\0", "").strip()
+    context = {"title": "Search", "q": text, "hits": queries.hits(text)}
+    part = request.headers.get("HX-Request") == "true"
+    return render(request, "search/_hits.html" if part else "search/search.html", context)
