@@ -1,0 +1,26 @@
+"""Control and inspect commands: what may be asked, sending it, and proof of its effect.
+
+Only this room speaks to workers.
+"""
+
+from __future__ import annotations
+
+from monitor.control.asking import Unreachable
+from monitor.control.commands import SIGNALS, Actor, Can, Capabilities, Command, Refused, capabilities
+from monitor.control.inspecting import discover, inspect_worker
+from monitor.control.performing import perform, recover
+
+__all__ = [
+    "SIGNALS",
+    "Actor",
+    "Can",
+    "Capabilities",
+    "Command",
+    "Refused",
+    "Unreachable",
+    "capabilities",
+    "discover",
+    "inspect_worker",
+    "perform",
+    "recover",
+]

@@ -1,0 +1,260 @@
+"""A control command from intent to proof: recorded, sent, answered, and then looked after.
+
+No intent, no act: the record is committed before anything is sent, and when it cannot be, nothing is.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import DatabaseError, close_old_connections, connections, transaction
+
+from monitor.broker import current
+from monitor.control.asking import Reply, Unreachable, ask
+from monitor.control.commands import GROW, POOL_COMMANDS, SHRINK, Actor, Command, Refused, checked
+from monitor.control.inspecting import Seen, seen_on
+from monitor.control.orders import Order, clamp, order_for
+from monitor.control.verifying import Finding, Grade, Verdict, judge
+from monitor.models import ControlRecord
+from monitor.redact import DEFAULT
+
+Effect = ControlRecord.Effect
+
+# Seconds a worker has to answer, seconds the effect has to show, and the pauses between looks.
+REPLY_TIMEOUT = 2.0
+VERIFY_WITHIN = 10.0
+PAUSES = (0.1, 0.25, 0.5, 1.0)
+# Commands whose effect is looked for at once; past that they stay unverified.
+MOST_LOOKS = 64
+
+log = logging.getLogger(__name__)
+_looks = ThreadPoolExecutor(max_workers=4, thread_name_prefix="verify")
+_room = threading.Semaphore(MOST_LOOKS)
+# One command on a pool at a time, by worker; a bounded set of locks.
+_locks = [threading.Lock() for _ in range(64)]
+
+
+def perform(command: Command, actor: Actor) -> ControlRecord:
+    """Check, record, send and gather replies; the effect is looked for in the background.
+
+    Blocks for up to about four seconds. Raises ``Refused`` when nothing was sent, after recording the
+    refusal.
+    """
+    asked_at = time.time()
+    try:
+        checked_command = checked(command, actor)
+        with _alone(checked_command):
+            asked_at = time.time()
+            order, record = _intend(checked_command, actor, asked_at)
+            answered = _send(order, record)
+    except Refused as refusal:
+        _record_refusal(command, actor, str(refusal))
+        raise
+    except Unreachable as error:
+        _record_refusal(command, actor, f"{error} Nothing was sent.")
+        raise Refused(f"{error} Nothing was sent.") from error
+    if answered:
+        _look_later(order, record)
+    _announce(record)
+    return record
+
+
+def recover(older_than: float = 0.0) -> int:
+    """Close what a crash left open; how many. On start; with seconds when other processes are at work."""
+    now = time.time()
+    return ControlRecord.objects.filter(completed_at=None, at__lte=now - older_than).update(
+        effect=Effect.UNVERIFIED, evidence="Umbel stopped before it could look.", completed_at=now
+    )
+
+
+@contextmanager
+def _alone(command: Command) -> Iterator[None]:
+    if command.name not in POOL_COMMANDS:
+        yield
+        return
+    with _locks[hash(command.targets[0]) % len(_locks)]:
+        yield
+
+
+def _intend(command: Command, actor: Actor, asked_at: float) -> tuple[Order, ControlRecord]:
+    """The order and its committed record."""
+    order = order_for(command)
+    try:
+        with transaction.atomic(durable=True):
+            if command.name in (GROW, SHRINK):
+                order = clamp(order, asked_at)
+            record = _new(command, actor)
+            record.arguments = order.arguments
+            record.destinations = order.destinations
+            record.sent_at = time.time()
+            record.save(force_insert=True)
+    except DatabaseError as error:
+        log.exception("A control record could not be written; nothing was sent.")
+        raise _Unwritten("The record of this command could not be written, so nothing was sent.") from error
+    return order, record
+
+
+class _Unwritten(Refused):
+    """Refused because the database would not take the record; there is no use in trying to record that."""
+
+
+def _send(order: Order, record: ControlRecord) -> bool:
+    """Send and gather; whether there may be an effect to look for."""
+    replies: list[Reply] = []
+    trouble = ""
+    try:
+        # Never a second time: a command may have left although the connection broke.
+        replies = ask(current(), order.questions, timeout=REPLY_TIMEOUT)
+    except Unreachable as error:
+        trouble = str(error)
+        if not error.sent:
+            record.sent_at = None
+            record.effect, record.evidence = Effect.NONE, f"{trouble} Nothing was sent."
+            record.completed_at = time.time()
+            record.save()
+            return False
+    record.answered_at = time.time()
+    record.replies = _outcomes(order, replies)
+    if trouble:
+        record.evidence = f"{trouble} The command may have been sent."
+    record.save()
+    return True
+
+
+def _outcomes(order: Order, replies: list[Reply]) -> list[dict[str, str]]:
+    said = {reply.worker: reply for reply in replies}
+    found = []
+    for worker in order.destinations:
+        reply = said.get(worker)
+        outcome = "silent" if reply is None else "ok" if reply.ok else "error"
+        text = "" if reply is None else DEFAULT.text(reply.text)[:500]
+        found.append({"worker": worker, "outcome": outcome, "text": text})
+    return found
+
+
+def _look_later(order: Order, record: ControlRecord) -> None:
+    if not _room.acquire(blocking=False):
+        _complete(record, Verdict([]), "Umbel was busy with other commands and did not look.")
+        return
+    # The web's copy of the record is not shared with the thread.
+    identity, sent_at = record.pk, record.sent_at or record.at
+    _looks.submit(_look_after, order, identity, sent_at)
+
+
+def _look_after(order: Order, identity: Any, sent_at: float) -> None:
+    close_old_connections()
+    try:
+        verdict = _look_until_seen(order, sent_at)
+        record = ControlRecord.objects.get(pk=identity)
+        _complete(record, verdict, "")
+        _announce(record)
+    except Exception:  # a look must never end the pool; recover() closes the record
+        log.exception("The effect of a control command could not be looked for.")
+    finally:
+        _room.release()
+        connections.close_all()
+
+
+def _look_until_seen(order: Order, sent_at: float) -> Verdict:
+    deadline = time.monotonic() + VERIFY_WITHIN
+    workers = set(order.destinations) | set(order.where.values())
+    number = 0
+    while True:
+        left = deadline - time.monotonic()
+        seen: dict[str, Seen] = {}
+        try:
+            seen = seen_on(workers, timeout=max(0.2, min(1.0, left)))
+        except Unreachable:
+            log.info("The broker could not be asked while looking for the effect of a command.")
+        verdict = judge(order, sent_at, seen)
+        if verdict.final or left <= 0:
+            return verdict
+        time.sleep(PAUSES[min(number, len(PAUSES) - 1)])
+        number += 1
+
+
+def _complete(record: ControlRecord, verdict: Verdict, evidence: str) -> None:
+    record.seen = [finding.as_dict() for finding in verdict.findings]
+    record.effect = verdict.effect
+    record.evidence = evidence or evidence_of(record, verdict)
+    record.completed_at = time.time()
+    record.save(update_fields=["seen", "effect", "evidence", "completed_at"])
+
+
+def evidence_of(record: ControlRecord, verdict: Verdict) -> str:
+    """One sentence or two: who answered what, and what Umbel saw."""
+    first = _answers(record.replies)
+    if record.evidence:
+        first = record.evidence
+    return f"{first} {_sights(verdict.findings)}".strip()
+
+
+def _answers(replies: list[dict[str, str]]) -> str:
+    silent = [one["worker"] for one in replies if one["outcome"] == "silent"]
+    errors = [f"{one['worker']} refused: {one['text']}" for one in replies if one["outcome"] == "error"]
+    total = len(replies)
+    spoke = total - len(silent)
+    if total == 1:
+        text = errors[0] if errors else f"{replies[0]['worker']} {'did not answer' if silent else 'answered'}"
+        return f"{text.rstrip('.')}."
+    if spoke == total:
+        text = "Both workers answered" if total == 2 else f"All {total} workers answered"
+    else:
+        text = f"{spoke} of {total} workers answered; {', '.join(silent[:5])} did not"
+    return ". ".join([text, *errors[:3]]) + "."
+
+
+def _sights(findings: list[Finding]) -> str:
+    if not findings:
+        return ""
+    if len(findings) == 1:
+        text = findings[0].text
+        return text if text.endswith(".") else f"{text}."
+    seen = sum(1 for one in findings if one.grade is Grade.SEEN)
+    if seen == len(findings):
+        return f"Umbel saw the effect on {'both' if seen == 2 else f'all {seen}'} tasks."
+    odd = next(one for one in findings if one.grade is not Grade.SEEN)
+    return f"Umbel saw the effect on {seen} of {len(findings)}; {odd.target}: {odd.text}"
+
+
+def _new(command: Command, actor: Actor) -> ControlRecord:
+    return ControlRecord(
+        at=time.time(),
+        user_id=actor.user_id,
+        username=_clean(actor.username, 150),
+        role=_clean(actor.role, 16),
+        address=_clean(actor.address, 64),
+        command=_clean(command.name, 32),
+        targets=[_clean(target, 255) for target in command.targets[:500]],
+        arguments={_clean(key, 32): _clean(value, 64) for key, value in list(command.arguments.items())[:8]},
+        reason=_clean(command.reason, 500),
+        destinations=[],
+    )
+
+
+def _record_refusal(command: Command, actor: Actor, message: str) -> None:
+    record = _new(command, actor)
+    record.effect, record.evidence, record.completed_at = Effect.REFUSED, message, record.at
+    try:
+        record.save(force_insert=True)
+    except DatabaseError:
+        log.exception("A refused command could not be recorded.")
+        return
+    _announce(record)
+
+
+def _clean(value: object, most: int) -> str:
+    """Text that every database takes."""
+    return str(value).replace("\x00", "�").encode("utf-8", "replace").decode()[:most]
+
+
+def _announce(record: ControlRecord) -> None:
+    from monitor.publish import announce  # the channel layer is for those that have one
+
+    announce({"controls", f"control:{record.pk}"})

@@ -1,0 +1,26 @@
+"""How long to wait before the next try to connect, and the two callbacks of a source."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from monitor.events import Decoded
+
+OnMessage = Callable[[Decoded, float], None]
+OnState = Callable[[bool, str], None]
+
+
+class Backoff:
+    """Doubles from ``first`` to ``most`` seconds, with jitter, so that monitors do not return as one."""
+
+    def __init__(self, first: float = 0.1, most: float = 10.0) -> None:
+        self.first, self.most = first, most
+        self._next = first
+
+    def reset(self) -> None:
+        self._next = self.first
+
+    def delay(self) -> float:
+        at, self._next = self._next, min(self._next * 2, self.most)
+        return at * random.uniform(0.5, 1.0)  # noqa: S311 jitter is no secret
