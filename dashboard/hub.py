@@ -37,6 +37,7 @@ WAITING = 64  # Frames that wait for one slow socket; more than any page has reg
 ORIGINS = 256  # Processes that publish.
 SOCKETS = 1000  # In one process; more are told to try again later.
 REJOIN = 3600.0  # Channel layers forget a member after a day.
+LAYER_RETRY = 1.0
 RETRY = 2.0  # After a draw that failed.
 CLEAN = 5.0  # A drawn region this young is shown to a new socket as it is.
 
@@ -253,7 +254,7 @@ class Hub:
                 log.warning("The channel layer failed; listening again soon.", problem=repr(problem))
                 # Sockets need not wait for the layer: they get what is in the database.
                 self._listening.set()
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(LAYER_RETRY)
 
     def _hear(self, message: Mapping[str, Any]) -> None:
         """Marks what the message names; after a gap in its origin's numbers, everything."""

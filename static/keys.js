@@ -1,0 +1,62 @@
+// One-letter shortcuts: never while typing, never with a modifier, and off with localStorage "umbel-keys" = "off".
+import { $, flipTheme, openDialog } from "./page.js";
+import { chooseRow, chosen, clearRows, cursorRow, moveCursor, openRow } from "./rows.js";
+import { showNewer, togglePause } from "./live.js";
+
+const LINKS = { o: "overview", t: "tasks", w: "workers", l: "audit", f: "feed" };
+let pressedG = 0;
+
+const KEYS = {
+  "?": () => openDialog("#keys"),
+  "/": () => openDialog("#find"),
+  t: flipTheme,
+  f: () => $(".filters input:not([type=checkbox]):not([type=hidden]), .filters select")?.focus(),
+  j: () => moveCursor(1),
+  k: () => moveCursor(-1),
+  J: () => moveCursor(1, true),
+  K: () => moveCursor(-1, true),
+  x: chooseRow,
+  r: () => act("r"),
+  R: () => act("R"),
+  ".": showNewer,
+  " ": togglePause,
+  Enter: openRow,
+  Escape: clearRows,
+};
+
+export function startKeys() {
+  document.addEventListener("keydown", (event) => {
+    const { key, target } = event;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || !areOn()) return;
+    if (target.closest("input:not([type=checkbox],[type=radio]),textarea,select,[contenteditable]")) return;
+    if ($("dialog[open]")) return;
+    // Space and enter belong to what has the focus.
+    if ((key === " " || key === "Enter") && target.closest("button,a,summary,input,label,[role=tab]")) return;
+    if (event.timeStamp - pressedG < 1000 && LINKS[key]) {
+      event.preventDefault();
+      pressedG = 0;
+      return $(`[data-go="${LINKS[key]}"], .nav a[href$="/${LINKS[key] === "overview" ? "" : LINKS[key] + "/"}"]`)?.click();
+    }
+    pressedG = key === "g" ? event.timeStamp : 0;
+    const action = Object.hasOwn(KEYS, key) && KEYS[key];
+    if (!action || (key === " " && !$("[data-pause]"))) return;
+    if (key !== "Escape") event.preventDefault();
+    action();
+  });
+}
+
+function areOn() {
+  try {
+    return localStorage.getItem("umbel-keys") !== "off";
+  } catch {
+    return true;
+  }
+}
+
+/** Presses the button of that key: for the selection, else for the row under the cursor, else for the page's one thing. */
+function act(key) {
+  const row = cursorRow();
+  if (!chosen().length && row) chooseRow();
+  const bar = chosen().length ? "[data-bulk] " : "";
+  $(`${bar}[data-key="${key}"]:not(:disabled)`)?.click();
+}
