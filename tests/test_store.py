@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from django.db import OperationalError, connection
+from django.db import DatabaseError, connection
 
 from monitor import models, rates
 from monitor.deltas import Delta, Record
@@ -199,7 +199,7 @@ def test_a_failed_transaction_leaves_nothing(monkeypatch: pytest.MonkeyPatch) ->
     store = Store()
     write(store, RateBucket(100, 10, received=1), TaskType("x", runs=1))
     monkeypatch.setattr(rows, "UPSERT_FEED", "INSERT INTO no_such_table VALUES (%s, %s, %s)")
-    with pytest.raises(OperationalError):
+    with pytest.raises(DatabaseError):
         write(store, task(), RateBucket(100, 10, received=1), TaskType("x", runs=1), FeedRecord())
     assert not models.Task.objects.exists()
     assert models.RateBucket.objects.get().received == 1
