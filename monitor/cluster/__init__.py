@@ -1,0 +1,243 @@
+"""The live state of what is watched: events in, whole-record deltas out. Pure: time is passed in.
+
+``apply`` only files an event; rows are derived once per changed task in ``drain``. A task not in memory may have a
+row in history, so it is ``cold`` until that row has been looked for and absorbed:
+``cold`` -> (read the store) -> ``absorb`` -> ``drain`` -> (write the store), each tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from monitor.cluster.derive import derive
+from monitor.cluster.limits import Limits
+from monitor.cluster.pulse import Pulse
+from monitor.cluster.tally import Tally
+from monitor.cluster.tasks import Tasks
+from monitor.cluster.workers import Workers
+from monitor.deltas import Delta
+from monitor.events import TASK_KINDS, Decoded, Event
+from monitor.records import (
+    STARTED,
+    Accounting,
+    FeedRecord,
+    Gap,
+    Inspection,
+    Settled,
+    TaskRecord,
+    WorkerRecord,
+)
+from monitor.redact import DEFAULT, Redactor
+
+__all__ = ["Cluster", "Limits", "derive"]
+
+
+class Cluster:
+    """Everything live. Used from one thread."""
+
+    def __init__(
+        self, redactor: Redactor = DEFAULT, limits: Limits | None = None, *, inspect_every: float = 30.0
+    ) -> None:
+        self.limits = limits if limits is not None else Limits()
+        self.inspect_every = inspect_every
+        # While the store cannot be written, nothing may leave memory: it could not be read back.
+        self.keep = False
+        self.tasks = Tasks(redactor, self.limits)
+        self.workers = Workers(redactor, self.limits)
+        self._accounting = Accounting(refused={})
+        self._tally = Tally(self.limits)
+        self._pulse = Pulse()
+        self._feed = FeedRecord()
+        self._gaps: list[Gap] = []
+        self._gap: Gap | None = None
+
+    # what comes in
+
+    def apply(self, event: Event, now: float) -> None:
+        """File one event."""
+        count = self._accounting
+        count.received += 1
+        self._pulse.event(event.hostname, event.timestamp, now)
+        if not event.type.startswith("task-"):
+            if self.workers.heartbeat(event, now):
+                count.applied += 1
+            else:
+                count.duplicate += 1
+            return
+        if not event.timestamp:
+            self.limits.let_go["timestamps that were not usable"] += 1
+        is_new = self.tasks.apply(event, now)
+        if is_new is None:
+            count.dropped += 1
+            self.limits.let_go["events without room for their task"] += 1
+        elif not is_new:
+            count.duplicate += 1
+        else:
+            count.applied += 1
+            kind = event.type[5:]
+            if kind != "sent":
+                self.workers.task_event(event, kind, now, kind in TASK_KINDS)
+
+    def count(self, decoded: Decoded) -> None:
+        """Account for what a message held beside its good events."""
+        if not decoded.malformed and not decoded.ignored:
+            return
+        count = self._accounting
+        count.malformed += decoded.malformed
+        count.ignored += decoded.ignored
+        count.received += decoded.malformed + decoded.ignored
+        for reason in decoded.reasons:
+            self._refused(reason)
+
+    def drop(self, n: int, reason: str) -> None:
+        """Account for events that were received and thrown away."""
+        self._accounting.dropped += n
+        self._accounting.received += n
+        self._refused(reason, n)
+
+    def reconcile(self, inspection: Inspection, now: float) -> None:
+        """Take over what one worker says of itself and of the tasks it holds."""
+        pid = self.workers.reconcile(inspection, now)
+        self.tasks.inspected(inspection, pid, now)
+
+    def settle(self, settled: Settled, now: float) -> bool:
+        """Take an end from the result backend; a real end event always wins. False when there was no use for it."""
+        return self.tasks.settle(settled, now)
+
+    def end_not_seen(self, uuid: str, now: float) -> bool:
+        """Give up on a task that nobody holds any more; False when it may still run or wait."""
+        task = self.tasks.live.get(uuid)
+        if task is None or task.row is None or uuid not in self.tasks.suspects:
+            return False
+        del self.tasks.suspects[uuid]
+        return self.tasks.infer(uuid, "lost", {"note": "end not seen"}, now)
+
+    def absorb(self, records: Iterable[TaskRecord]) -> None:
+        """Merge the rows that history held for the uuids of ``cold``. Call it even when there were none."""
+        duplicates = self.tasks.absorb(records)
+        self._accounting.applied -= duplicates
+        self._accounting.duplicate += duplicates
+
+    def restore(self, workers: Iterable[WorkerRecord], tasks: Iterable[TaskRecord], now: float = 0.0) -> None:
+        """Take over history at the start: all workers, and the tasks that had not ended."""
+        for worker in workers:
+            self.workers.restore(worker, now)
+        self.tasks.restore(tasks, now)
+
+    # time and connection
+
+    def tick(self, now: float) -> None:
+        """Let time pass: silence, losses, evictions."""
+        for hostname, pid, note in self.workers.tick(now):
+            self._lose(hostname, pid, note, now)
+        if not self.keep:
+            self.tasks.evict(now)
+
+    def connected(self, now: float) -> None:
+        feed = self._feed
+        if not feed.connected:
+            feed.connected, feed.since, feed.error = True, now, ""
+            self.workers.connected(now)
+            if self._gap is not None:
+                self._gap.ended_at = now
+                self._gaps.append(self._gap)
+                self._gap = None
+
+    def disconnected(self, now: float, reason: str) -> None:
+        feed = self._feed
+        if self._gap is None:
+            self._gap = Gap(started_at=now, reason=reason[:255])
+            self._gaps.append(self._gap)
+        if feed.connected or feed.since is None:
+            feed.since = now
+        feed.connected, feed.error = False, reason
+        self.workers.disconnected()
+
+    # what is wanted and what goes out
+
+    def cold(self) -> list[str]:
+        """Uuids whose stored rows must be read and absorbed before their tasks are drained."""
+        return self.tasks.cold()
+
+    def unfinished(self, older_than: float) -> list[TaskRecord]:
+        """Rows to look up in the result backend: suspects at once, others not heard of since ``older_than``."""
+        return self.tasks.unfinished(older_than)
+
+    def is_suspect(self, uuid: str) -> bool:
+        """Whether its worker, when asked, did not know it any more."""
+        return uuid in self.tasks.suspects
+
+    def wants_inspection(self, now: float) -> list[str]:
+        """Hostnames to ask: new, back again, or not asked for ``inspect_every`` seconds."""
+        return self.workers.due(now, self.inspect_every)
+
+    def drain(self, now: float) -> list[Delta]:
+        """Every change since the last drain, as whole records and as increments."""
+        deltas: list[Delta] = []
+        for _task, row, marks in self.tasks.drain(now):
+            self._tally.count(row, marks)
+            deltas.append(Delta(row))
+        deltas += [Delta(worker) for worker in self.workers.drain(now)]
+        deltas += [Delta(record) for record in self._tally.drain()]
+        deltas += [Delta(Gap(gap.started_at, gap.ended_at, gap.reason)) for gap in self._gaps]
+        self._gaps = []
+        return deltas
+
+    def feed(self, now: float) -> FeedRecord:
+        """How fresh and whole the picture is; the caller adds what only it knows (broker, store, start)."""
+        feed = self._feed
+        known = [worker.record for worker in self.workers.known.values() if not worker.record.is_beat]
+        drifts = [
+            (abs(r.drift), r.drift, r.hostname)
+            for r in known
+            if r.drift is not None and r.status != "offline"
+        ]
+        worst = max(drifts, default=(0.0, None, ""))
+        return FeedRecord(
+            connected=feed.connected,
+            since=feed.since,
+            error=feed.error,
+            last_event_at=self._pulse.last_at,
+            lag=self._pulse.lag(now),
+            rate=self._pulse.rate(now),
+            accounting=self.accounting,
+            workers_online=sum(record.status == "online" for record in known),
+            workers_known=len(known),
+            tasks_live=len(self.tasks.live),
+            limits=dict(self.limits.let_go),
+            worst_drift=worst[1],
+            worst_drift_worker=worst[2],
+        )
+
+    @property
+    def accounting(self) -> Accounting:
+        """A copy of the account, with what the workers' heartbeats say was missed."""
+        count = self._accounting
+        missed = sum(worker.record.missed for worker in self.workers.known.values())
+        return Accounting(
+            received=count.received,
+            applied=count.applied,
+            duplicate=count.duplicate,
+            malformed=count.malformed,
+            ignored=count.ignored,
+            dropped=count.dropped,
+            missed=missed,
+            refused=dict(count.refused),
+        )
+
+    # private
+
+    def _refused(self, reason: str, n: int = 1) -> None:
+        refused = self._accounting.refused
+        if reason not in refused and len(refused) >= self.limits.reasons:
+            reason = "other reasons"
+        refused[reason] = refused.get(reason, 0) + n
+
+    def _lose(self, hostname: str, pid: int, note: str, now: float) -> None:
+        # Tasks that a worker process was running when it went silent.
+        for (host, of), uuids in list(self.tasks.by_process.items()):
+            if host == hostname and pid in (-1, of):
+                for uuid in list(uuids):
+                    task = self.tasks.live.get(uuid)
+                    if task is not None and task.row is not None and task.row.state == STARTED:
+                        self.tasks.infer(uuid, "lost", {"note": note}, now)

@@ -1,0 +1,388 @@
+"""The workers by hostname and their processes: alive means heard, by our clock alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import msgspec
+
+from monitor.cluster.limits import Limits
+from monitor.cluster.losses import Losses
+from monitor.events import WORKER_TYPES, Event
+from monitor.records import Inspection, WorkerRecord
+from monitor.redact import Redactor
+
+HEARTBEATS_MISSED = 3
+SHORTEST_SILENCE = 6.0  # seconds
+GOODBYE_GRACE = 30.0  # a warm shutdown finishes its tasks after its goodbye
+RECONNECT_GRACE = 10.0  # workers come back to a restarted broker later than we do
+FREQ = (0.5, 300.0)
+SHOWN_AGAIN = 1.0  # seconds between two records of a worker that only beats
+
+POOLS = {
+    "celery.concurrency.prefork:TaskPool": "prefork",
+    "celery.concurrency.thread:TaskPool": "threads",
+    "celery.concurrency.solo:TaskPool": "solo",
+    "celery.concurrency.gevent:TaskPool": "gevent",
+    "celery.concurrency.eventlet:TaskPool": "eventlet",
+}
+
+
+class Process:
+    """One run of a worker: a pid under a hostname."""
+
+    __slots__ = ("beats", "clock", "goodbye_at", "heard_at", "is_lost", "losses", "pid", "processed", "stamp")
+
+    def __init__(self, pid: int, now: float) -> None:
+        self.pid = pid
+        self.heard_at = now
+        self.goodbye_at: float | None = None
+        self.clock = -1
+        self.processed: int | None = None
+        self.stamp = 0.0  # the sender's time of its last heartbeat
+        self.beats = 0
+        self.losses = Losses()
+        self.is_lost = False
+
+
+class Worker:
+    """A worker's record and what is needed to keep it."""
+
+    __slots__ = ("inspect_at", "is_dirty", "missed_before", "offsets", "processes", "record", "shown_at")
+
+    def __init__(self, record: WorkerRecord, now: float) -> None:
+        self.record = record
+        self.processes: dict[int, Process] = {}
+        self.missed_before = record.missed  # of processes that are gone
+        self.offsets: deque[float] = deque(maxlen=32)  # receipt less timestamp, seconds
+        self.is_dirty = True
+        self.shown_at = 0.0
+        self.inspect_at: float | None = now  # when it is due to be asked
+
+    @property
+    def window(self) -> float:
+        """Seconds of silence after which it is not alive any more."""
+        return max(HEARTBEATS_MISSED * self.record.freq, SHORTEST_SILENCE)
+
+    @property
+    def beats(self) -> bool:
+        return any(process.beats for process in self.processes.values())
+
+
+class Workers:
+    """The table of workers."""
+
+    def __init__(self, redactor: Redactor, limits: Limits) -> None:
+        self._redactor = redactor
+        self._limits = limits
+        self.known: dict[str, Worker] = {}
+        self.connected_at: float | None = None
+        self.has_reconnected = False
+
+    def heartbeat(self, event: Event, now: float) -> bool:
+        """A worker-* event; False when it is late or repeated."""
+        worker = self._find_or_enter(event.hostname, now)
+        if worker is None:
+            return True
+        if event.type == "worker-heartbeat" and event.processed is None:
+            self._heard(worker, self._process(worker, event, now), event, now)
+            return True  # asked for by a control command: says nothing but that it lives
+        process = self._process(worker, event, now)
+        if event.clock <= process.clock and event.timestamp <= process.stamp:
+            return False
+        if event.clock < process.clock and (event.processed or 0) <= (process.processed or 0):
+            process = self._anew(worker, process, now)  # the same pid in a new container
+        self._read(worker, process, event)
+        if event.type == "worker-offline":
+            process.heard_at = process.goodbye_at = now
+            if worker.record.pid in (None, event.pid):
+                self._offline(worker, "said goodbye", now)
+        else:
+            self._revive(worker, process, now)
+            self._heard(worker, process, event, now)
+        if event.processed is not None and event.type != "worker-offline":
+            process.losses.beat(event.clock, event.processed)
+        self._account(worker)
+        return True
+
+    def task_event(self, event: Event, kind: str, now: float, is_standard: bool) -> None:
+        """A new task event: its sender is alive, unless it has said goodbye."""
+        worker = self.known.get(event.hostname)
+        if worker is None:
+            worker = self._find_or_enter(event.hostname, now)
+            if worker is None:
+                return
+        process = worker.processes.get(event.pid)
+        if process is None:
+            if not is_standard and worker.processes:
+                # A custom event comes from a pool process, whose pid is not the worker's.
+                return
+            process = self._process(worker, event, now)
+        if is_standard:
+            process.losses.event(kind, event.clock, self._limits.starts)
+            if worker.record.events_on is not True:
+                worker.record.events_on = True
+                worker.is_dirty = True
+        process.heard_at = now
+        if process.goodbye_at is None:
+            self._heard(worker, process, event, now)
+
+    def tick(self, now: float) -> list[tuple[str, int, str]]:
+        """Judge silence. Gives the processes that are gone for good: (hostname, pid, how)."""
+        gone: list[tuple[str, int, str]] = []
+        since = self.connected_at
+        if since is None:
+            return gone
+        settled = now - since
+        for worker in self.known.values():
+            record, window = worker.record, worker.window
+            patience = max(window, RECONNECT_GRACE) if record.status == "unknown" else window
+            heard = max(record.heartbeat_at or 0.0, since if record.status == "unknown" else 0.0)
+            if record.status != "offline" and not record.is_beat and now - heard > patience:
+                if worker.beats or (record.status == "unknown" and record.reason != "sends no heartbeats"):
+                    self._offline(worker, "silent since", now)
+                    if not worker.processes:
+                        gone.append((record.hostname, -1, "worker lost"))
+                elif now - heard > 60.0:
+                    self._set(worker, "unknown", "sends no heartbeats")
+            if settled > (max(window, RECONNECT_GRACE) if self.has_reconnected else window):
+                gone += self._gone(worker, now)
+        return gone
+
+    def connected(self, now: float) -> None:
+        self.connected_at = now
+        for worker in self.known.values():
+            worker.inspect_at = now
+
+    def disconnected(self) -> None:
+        self.connected_at = None
+        self.has_reconnected = True
+        for worker in self.known.values():
+            if worker.record.status != "offline":
+                self._set(worker, "unknown", "broker unreachable")
+
+    def reconcile(self, inspection: Inspection, now: float) -> int:
+        """Take over what a worker answered; gives its pid, 0 when not known."""
+        worker = self._find_or_enter(inspection.hostname, now)
+        if worker is None:
+            return 0
+        record = worker.record
+        record.inspected_at = now
+        worker.inspect_at = None
+        worker.is_dirty = True
+        record.is_beat = inspection.is_beat or record.is_beat
+        stats = inspection.stats
+        answered = inspection.is_beat or any(
+            getattr(inspection, command) is not None
+            for command in ("stats", "active", "reserved", "scheduled", "registered", "active_queues", "conf")
+        )
+        if answered and not (record.status == "offline" and record.reason == "said goodbye"):
+            record.heartbeat_at = now
+            self._set(worker, "online", "")
+        if stats is not None:
+            self._read_stats(record, stats, inspection.asked_at)
+        if inspection.active_queues is not None:
+            names = [queue.get("name") for queue in inspection.active_queues if isinstance(queue, dict)]
+            record.queues = sorted({name[:255] for name in names if isinstance(name, str)})[:200]
+        details = dict(record.details)
+        for command in (
+            "stats",
+            "conf",
+            "active",
+            "reserved",
+            "scheduled",
+            "revoked",
+            "registered",
+            "active_queues",
+        ):
+            if (value := getattr(inspection, command)) is not None:
+                details[command] = self._redactor.value(value)
+        record.details = details
+        return _int(stats, "pid") or record.pid or 0
+
+    def restore(self, record: WorkerRecord, now: float) -> None:
+        if record.hostname not in self.known and len(self.known) < self._limits.workers:
+            record = msgspec.structs.replace(record, duplicate=False)
+            if record.status != "offline":
+                record.status, record.reason = "unknown", "not heard since Umbel started"
+            self.known[record.hostname] = Worker(record, now)
+
+    def due(self, now: float, every: float) -> list[str]:
+        """Who should be asked: new, back again, or not asked for a while."""
+        due = []
+        for hostname, worker in self.known.items():
+            record = worker.record
+            if record.status == "offline" or record.is_beat:
+                continue
+            stale = record.inspected_at is None or now - record.inspected_at >= every
+            asked = worker.inspect_at
+            if (asked is not None and asked <= now) or (asked is None and stale):
+                worker.inspect_at = now + every  # should the answer never come
+                due.append(hostname)
+        return due
+
+    def drain(self, now: float) -> list[WorkerRecord]:
+        drained = []
+        for worker in self.known.values():
+            if worker.is_dirty:
+                worker.is_dirty = False
+                worker.shown_at = now
+                drained.append(msgspec.structs.replace(worker.record))
+        return drained
+
+    # private, in the order of use
+
+    def _find_or_enter(self, hostname: str, now: float) -> Worker | None:
+        worker = self.known.get(hostname)
+        if worker is None:
+            if len(self.known) >= self._limits.workers and not self._make_room():
+                self._limits.let_go["workers"] += 1
+                return None
+            record = WorkerRecord(hostname=hostname, first_seen_at=now, heartbeat_at=now)
+            worker = self.known[hostname] = Worker(record, now)
+        return worker
+
+    def _make_room(self) -> bool:
+        for hostname, worker in self.known.items():
+            if worker.record.status == "offline" and not worker.is_dirty:
+                del self.known[hostname]
+                self._limits.let_go["workers"] += 1
+                return True
+        return False
+
+    def _process(self, worker: Worker, event: Event, now: float) -> Process:
+        process = worker.processes.get(event.pid)
+        if process is None:
+            if len(worker.processes) >= 16:
+                oldest = min(worker.processes.values(), key=lambda process: process.heard_at)
+                worker.missed_before += oldest.losses.missed
+                del worker.processes[oldest.pid]
+            process = worker.processes[event.pid] = Process(event.pid, now)
+            worker.inspect_at = now
+        return process
+
+    def _anew(self, worker: Worker, process: Process, now: float) -> Process:
+        worker.missed_before += process.losses.missed
+        fresh = worker.processes[process.pid] = Process(process.pid, now)
+        worker.inspect_at = now
+        return fresh
+
+    def _read(self, worker: Worker, process: Process, event: Event) -> None:
+        record = worker.record
+        process.clock, process.stamp = event.clock, event.timestamp
+        process.processed = event.processed
+        process.beats += 1
+        before = (record.pid, record.busy, record.processed, record.load, record.software)
+        record.pid, record.clock = event.pid or record.pid, event.clock
+        if event.active is not None:
+            record.busy = event.active
+        if event.processed is not None:
+            record.processed = event.processed
+        if event.freq is not None:
+            record.freq = min(max(event.freq, FREQ[0]), FREQ[1])
+        if event.loadavg:
+            record.load = event.loadavg
+        if event.sw_ident or event.sw_ver:
+            record.software = f"{event.sw_ident or ''} {event.sw_ver or ''}".strip()[:255]
+        record.system = (event.sw_sys or record.system)[:255]
+        if before != (record.pid, record.busy, record.processed, record.load, record.software):
+            worker.is_dirty = True
+
+    def _revive(self, worker: Worker, process: Process, now: float) -> None:
+        process.goodbye_at = None
+        if process.is_lost:
+            process.is_lost = False
+            worker.inspect_at = now
+
+    def _heard(self, worker: Worker, process: Process, event: Event, now: float) -> None:
+        record = worker.record
+        process.heard_at = now
+        record.heartbeat_at = now
+        if event.timestamp:
+            worker.offsets.append(now - event.timestamp)
+            drift = -min(worker.offsets)
+            if record.drift is None or abs(drift - record.drift) >= 0.1:
+                worker.is_dirty = True
+                record.drift = round(drift, 3)
+        if record.status != "online":
+            if record.status == "offline":
+                worker.inspect_at = now
+            if record.online_at is None or record.status == "offline":
+                record.online_at = now
+            self._set(worker, "online", "")
+        if now - worker.shown_at >= SHOWN_AGAIN and event.type in WORKER_TYPES:
+            worker.is_dirty = True
+        if event.type in WORKER_TYPES:
+            self._see_duplicates(worker, now)
+
+    def _see_duplicates(self, worker: Worker, now: float) -> None:
+        alive = [p for p in worker.processes.values() if p.beats > 1 and p.goodbye_at is None]
+        alive = [p for p in alive if now - p.heard_at <= worker.window]
+        newest = max((p.beats for p in alive), default=0)
+        is_duplicate = len(alive) > 1 and newest > 1 and sum(p.beats >= 3 for p in alive) > 1
+        if is_duplicate != worker.record.duplicate:
+            worker.record.duplicate = is_duplicate
+            worker.is_dirty = True
+
+    def _offline(self, worker: Worker, reason: str, now: float) -> None:
+        record = worker.record
+        if record.status != "offline":
+            record.offline_at = now
+        record.duplicate = False
+        self._set(worker, "offline", reason)
+
+    def _set(self, worker: Worker, status: str, reason: str) -> None:
+        if (worker.record.status, worker.record.reason) != (status, reason):
+            worker.record.status, worker.record.reason = status, reason
+            worker.is_dirty = True
+
+    def _gone(self, worker: Worker, now: float) -> list[tuple[str, int, str]]:
+        gone = []
+        for pid, process in list(worker.processes.items()):
+            quiet = now - process.heard_at
+            limit = GOODBYE_GRACE if process.goodbye_at is not None else worker.window
+            if process.is_lost or not process.beats or quiet <= limit:
+                continue
+            process.is_lost = True
+            gone.append((worker.record.hostname, pid, "worker lost"))
+        return gone
+
+    def _account(self, worker: Worker) -> None:
+        record = worker.record
+        missed = worker.missed_before + sum(p.losses.missed for p in worker.processes.values())
+        current = worker.processes.get(record.pid or 0)
+        events_on = current.losses.events_on if current else record.events_on
+        if events_on is None and current is not None and record.events_on is not None:
+            events_on = record.events_on
+        if (missed, events_on) != (record.missed, record.events_on):
+            record.missed, record.events_on = missed, events_on
+            worker.is_dirty = True
+
+    def _read_stats(self, record: WorkerRecord, stats: dict[str, Any], asked: float) -> None:
+        pool = stats.get("pool")
+        pool = pool if isinstance(pool, dict) else {}
+        implementation = pool.get("implementation")
+        if isinstance(implementation, str):
+            record.pool = POOLS.get(implementation, implementation)[:255]
+        processes = pool.get("processes")
+        if record.pool == "prefork" and isinstance(processes, list):
+            record.size = len(processes)
+        elif (size := _int(pool, "max-concurrency")) is not None:
+            record.size = size
+        elif isinstance(processes, list):
+            record.size = len(processes)
+        scaler = stats.get("autoscaler")
+        record.autoscale_max = _int(scaler, "max")
+        record.autoscale_min = _int(scaler, "min")
+        record.prefetch = _int(stats, "prefetch_count")
+        record.pid = _int(stats, "pid") or record.pid
+        if (uptime := _int(stats, "uptime")) is not None:
+            record.booted_at = asked - uptime
+
+
+def _int(d: Any, key: str) -> int | None:
+    raw = d.get(key) if isinstance(d, dict) else None
+    if isinstance(raw, str) and raw.isdigit() and len(raw) < 16:
+        raw = int(raw)
+    return raw if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**31 else None

@@ -1,0 +1,253 @@
+"""What may be shown of arguments, results, URLs and settings: secrets are masked before anything is kept.
+
+Every pattern runs in linear time and input is cut to 64 KiB first. When a rule fails, the value is hidden.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+HIDDEN = "[hidden]"
+WITHHELD = "[withheld: redactor error]"
+LIMIT = 65_536  # characters
+DEPTH = 12
+ITEMS = 1_000
+
+# A key is secret when one of its words is in WORDS, or when it contains one of PARTS anywhere.
+WORDS = frozenset(
+    "pass pwd pw key keys apikey auth cred creds card cookie cookies session sessionid sig pin cvv cvc iban ssn"
+    " dsn private jwt otp bearer webhook".split()
+)
+PARTS = (
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "authorization",
+    "authentication",
+    "credential",
+    "signature",
+    "apikey",
+    "accesskey",
+    "privatekey",
+    "creditcard",
+    "cardnumber",
+    "webhook",
+    "sessionid",
+    "sessionkey",
+)
+# Keys with a secret word that hold none.
+OPEN = frozenset(
+    {
+        "key_prefix",
+        "global_keyprefix",
+        "routing_key",
+        "default_routing_key",
+        "task_default_routing_key",
+        "keyspace",
+        "primary_key",
+        "foreign_key",
+        "sort_key",
+        "partition_key",
+        "security_key",
+        "security_certificate",
+        "cache_key_prefix",
+        "x-match-key",
+    }
+)
+
+
+class Redactor:
+    """Masks by key, by the shape of a value, and the user part of URLs. ``extra_patterns`` are more key parts."""
+
+    def __init__(self, extra_patterns: Iterable[str] = (), limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._extra = tuple(part.strip().lower() for part in extra_patterns if part.strip())
+        self._hints = re.compile(
+            "|".join(re.escape(hint) for hint in sorted({*_HINTS, *self._extra})) + r"|\d[\d -]{11}", re.I
+        )
+        self._cached_text = lru_cache(maxsize=4_096)(self._text)
+        self.key_hidden = lru_cache(maxsize=8_192)(self._key_hidden)
+
+    def text(self, s: str) -> str:
+        """A text, most often the repr of arguments or a result, with its secrets masked."""
+        try:
+            if len(s) < 6:
+                return s
+            return self._cached_text(s) if len(s) <= 256 else self._text(s)
+        except Exception:  # noqa: BLE001 - whatever breaks, the value must not be shown
+            return WITHHELD
+
+    def value(self, obj: Any) -> Any:
+        """The same shape of dicts and lists with secrets masked; safe to store as JSON."""
+        try:
+            return self._value(obj, 0)
+        except Exception:  # noqa: BLE001 - whatever breaks, the value must not be shown
+            return WITHHELD
+
+    def url(self, u: str) -> str:
+        """A URL without its user part and secret parameters; scheme, host and path stay."""
+        return self.text(u)
+
+    # private, in the order of use
+
+    def _key_hidden(self, key: str) -> bool:
+        lowered = key[:255].lower()
+        if lowered.replace("-", "_") in OPEN:
+            return False
+        squeezed = re.sub(r"[^a-z0-9]", "", lowered)
+        if any(part in squeezed for part in PARTS) or any(part in lowered for part in self._extra):
+            return True
+        words = _WORD.findall(key[:255])
+        return any(word.lower() in WORDS for word in words)
+
+    def _text(self, s: str) -> str:
+        if len(s) > self._limit:
+            s = s[: self._limit - 1] + "…"
+        if self._hints.search(s) is None:
+            return s
+        s = _PEM.sub(HIDDEN, s)
+        s = _USERINFO.sub(lambda m: m[1] + HIDDEN + "@", s)
+        for pattern in _SHAPES:
+            s = pattern.sub(HIDDEN, s)
+        s = _HEADER.sub(lambda m: m[1] + HIDDEN, s)
+        s = self._pairs(s)
+        return _DIGITS.sub(_card, s)
+
+    def _pairs(self, s: str) -> str:
+        out: list[str] = []
+        done = 0
+        for match in _KEY.finditer(s):
+            if match.start() < done or not self.key_hidden(match["quoted"] or match["bare"]):
+                continue
+            end = _value_end(s, match.end())
+            if end == match.end():
+                continue
+            out += [s[done : match.end()], "'" + HIDDEN + "'" if s[match.end()] in "'\"bur" else HIDDEN]
+            done = end
+        return "".join([*out, s[done:]]) if out else s
+
+    def _value(self, obj: Any, depth: int) -> Any:
+        if isinstance(obj, str):
+            return self.text(obj)
+        if obj is None or isinstance(obj, bool | int):
+            return HIDDEN if isinstance(obj, int) and obj > 10**11 and _is_card(str(obj)) else obj
+        if isinstance(obj, float):
+            return obj if obj - obj == 0 else None
+        if depth >= DEPTH:
+            return "…"
+        if isinstance(obj, dict):
+            shown: dict[str, Any] = {}
+            for key, item in list(obj.items())[:ITEMS]:
+                name = str(key)[:255]
+                shown[name] = HIDDEN if self._hides(name, item) else self._value(item, depth + 1)
+            return shown
+        if isinstance(obj, list | tuple | set | frozenset):
+            return [self._value(item, depth + 1) for item in list(obj)[:ITEMS]]
+        return self.text(str(obj)[: self._limit])
+
+    def _hides(self, key: str, item: Any) -> bool:
+        return item is not None and item != "" and not isinstance(item, bool) and self.key_hidden(key)
+
+
+DEFAULT_HINTS = (*PARTS, *WORDS)
+_HINTS = {*DEFAULT_HINTS, "://", "eyj", "-----begin", "akia", "asia", "sk_", "rk_", "xox", "gh", "hooks."}
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_PEM = re.compile(
+    r"-----BEGIN [A-Z ]{1,40}-----(?:(?!-----END)[\s\S]){0,65536}(?:-----END [A-Z ]{1,40}-----)?"
+)
+_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]{0,30}://)[^\s/?#@'\"<>,]{0,512}@")
+_SHAPES = (
+    re.compile(r"\beyJ[A-Za-z0-9_-]{5,4096}\.[A-Za-z0-9_-]{2,8192}(?:\.[A-Za-z0-9_-]{0,4096})?"),  # JWT
+    re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
+    re.compile(r"\b[srp]k_(?:live|test)_[0-9A-Za-z]{8,256}"),
+    re.compile(r"\bxox[a-z]-[0-9A-Za-z-]{8,256}"),
+    re.compile(r"\bhooks\.slack\.com/services/[\w/-]{1,256}"),
+    re.compile(r"\bgh[pousr]_[0-9A-Za-z]{16,256}"),
+    re.compile(r"\bgithub_pat_\w{16,256}"),
+)
+_HEADER = re.compile(r"\b((?:Bearer|Basic) )[A-Za-z0-9._~+/=-]{6,4096}", re.I)
+# 'key': value | "key": value | key=value | key: value
+_KEY = re.compile(
+    r"(?:\\?['\"](?P<quoted>[\w.\- ]{1,80})\\?['\"]\s{0,4}:\s{0,4}|(?P<bare>\b[A-Za-z_][\w.\-]{0,79})\s{0,2}(?:=|:(?!//))\s{0,4})"
+)
+_DIGITS = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?!\d)")
+_CLOSES = {"(": ")", "[": "]", "{": "}"}
+
+
+def _value_end(s: str, start: int) -> int:
+    # Where the value that begins at ``start`` ends: a quoted text, a bracketed group, or one bare word.
+    end, size = start, len(s)
+    while (
+        end < size and s[end] in "bBuUrR" and end - start < 2 and s[end + 1 : end + 2] in ("'", '"', "b", "r")
+    ):
+        end += 1
+    if end >= size:
+        return size
+    first = s[end]
+    if first in "'\"" or (first == "\\" and s[end + 1 : end + 2] in ("'", '"')):
+        return _quoted_end(s, end)
+    if first in _CLOSES:
+        return _group_end(s, end)
+    end = start
+    while end < size and s[end] not in " ,;&)]}\n\t'\"":
+        if s[end] == "(":
+            return _group_end(s, end)
+        end += 1
+    return end
+
+
+def _quoted_end(s: str, start: int) -> int:
+    if s[start] == "\\":
+        close = s.find("\\" + s[start + 1], start + 2)
+        return len(s) if close < 0 else close + 2
+    quote, index = s[start], start + 1
+    while index < len(s):
+        if s[index] == "\\":
+            index += 2
+        elif s[index] == quote:
+            return index + 1
+        else:
+            index += 1
+    return len(s)  # cut short: all of the rest belongs to it
+
+
+def _group_end(s: str, start: int) -> int:
+    depth, index = 0, start
+    while index < len(s):
+        char = s[index]
+        if char in "'\"":
+            index = _quoted_end(s, index)
+            continue
+        if char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+            if depth == 0:
+                return index + 1
+        index += 1
+    return len(s)
+
+
+def _card(match: re.Match[str]) -> str:
+    return HIDDEN if _is_card(re.sub(r"[ -]", "", match[0])) else match[0]
+
+
+def _is_card(digits: str) -> bool:
+    # Luhn's check; all zeros is no card.
+    if not 13 <= len(digits) <= 19 or not digits.isdigit() or not digits.strip("0"):
+        return False
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        number = int(digit) * (2 if place % 2 else 1)
+        total += number - 9 if number > 9 else number
+    return total % 10 == 0
+
+
+hidden = HIDDEN
+DEFAULT = Redactor()
