@@ -109,7 +109,7 @@ def _umbel(
     )
     return format_html(
         '<svg class="{}" viewBox="0 0 {} {}" aria-hidden="true"><g class="stalk back">{}</g>'
-        '<g class="stalk"><path class="stem" d="M{} {}C{} {:.1f} {:.1f}"/>{}</g>{}</svg>',
+        '<g class="stalk"><path class="stem" d="M{} {}C{} {} {}"/>{}</g>{}</svg>',
         look,
         w,
         h,
@@ -117,8 +117,8 @@ def _umbel(
         cx,
         h,
         bend,
-        x0,
-        y0,
+        f"{x0:.1f}",
+        f"{y0:.1f}",
         format_html_join("", '<path d="{}"/>', front),
         format_html_join("", '<circle class="{}" cx="{}" cy="{}" r="{}"/>', dots),
     )
