@@ -1,0 +1,332 @@
+"""The engine: events off the broker into the live cluster, into history, and out to whoever looks.
+
+It runs in a thread and an asyncio loop of its own, beside a web server or alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import structlog
+
+from monitor import control, publish
+from monitor.broker import Broker
+from monitor.cluster import Cluster
+from monitor.deltas import FEED, Delta, topics
+from monitor.engine.intake import Intake
+from monitor.engine.rounds import GRACE, LIGHT_EVERY, SETTLE_EVERY, Ask, Rounds
+from monitor.engine.writer import Writer
+from monitor.events import Decoded
+from monitor.records import FeedRecord, Gap, TaskRecord, WorkerRecord
+from monitor.redact import DEFAULT, Redactor
+from monitor.source import Source, source_of
+from monitor.store import SLICE, Backlog, Store
+
+__all__ = ["Engine", "Options"]
+
+TICK = 0.25  # seconds
+APPLY = 0.02  # seconds between two helpings of the intake
+HELPING = 2_000  # events applied before others on the loop have their turn
+FEED_EVERY = 1.0
+PRUNE_EVERY = 60.0
+LOOK_EVERY = 0.25
+OPEN_TASKS = 50_000  # restored at the start
+RESTART_MOST = 30.0  # seconds until a part that crashed runs again, at most
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Options:
+    """What an engine works with. ``source`` and ``ask`` default to those of the broker."""
+
+    broker: Broker
+    store: Store
+    redactor: Redactor = DEFAULT
+    source: Source | None = None
+    ask: Ask | None = None
+    publish: Callable[[Iterable[str]], None] = publish.publish
+    clock: Callable[[], float] = time.time
+    inspect_every: float = LIGHT_EVERY
+    end_grace: float = GRACE  # seconds from "no worker has it" to "end not seen"
+    intake_limit: int = 200_000  # events that wait to be applied
+    backlog_limit: int = 50_000  # records that wait to be written
+    cluster: Cluster | None = field(default=None)
+
+
+class Engine:
+    """Start it once; ``stop`` flushes. ``failed`` says why it died, if it did."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.cluster = options.cluster or Cluster(redactor=options.redactor)
+        self.failed = ""
+        self.crashes: dict[str, int] = {}
+        self.feed = FeedRecord()
+        self._intake = Intake(options.intake_limit)
+        self._backlog = Backlog(options.backlog_limit)
+        self._started_at = 0.0
+        self._fed_at = 0.0
+        self._fed_state: object = None
+        self._joining = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._begun = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def unsaved(self) -> int:
+        """Records that are not in the database: not yet, or after ``stop``, never."""
+        return len(self._backlog)
+
+    def start(self) -> None:
+        """In a thread of its own; the database must be migrated."""
+        if self._thread is not None:
+            raise RuntimeError("This engine was started before; make a new one.")
+        self._thread = threading.Thread(target=self._run, name="umbel-engine", daemon=True)
+        self._thread.start()
+        self._begun.wait(5.0)
+
+    def stop(self, timeout: float = 10.0) -> bool:
+        """End cleanly: hear no more, apply and write what waits, close. Whether it ended in time."""
+        if self._thread is None:
+            return True
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it has ended by itself
+                self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner() as runner:
+                self._loop = runner.get_loop()
+                self._begun.set()
+                runner.run(self._watch())
+        except BaseException as error:
+            self.failed = self.options.redactor.text(f"{type(error).__name__}: {error}")
+            log.critical("engine died", error=self.failed, traceback=self._traceback())
+            raise
+
+    async def _watch(self) -> None:
+        """The whole story: remember, listen, apply, write, look around; at the end write what is left."""
+        self._started_at = self.options.clock()
+        self._writer = Writer(self.options.store, self._backlog, self.options.redactor)
+        self._source = self.options.source or source_of(self.options.broker)
+        self._rounds = Rounds(
+            self.cluster,
+            self.options.ask or control,
+            self.options.broker.read_results,
+            self.options.clock,
+            light_every=self.options.inspect_every,
+            grace=self.options.end_grace,
+        )
+        log.info("engine starts", broker=self.options.broker.shown, transport=self.options.broker.transport)
+        listening = self._keep("listen", self._listen)
+        await self._restore()
+        working = [
+            self._keep("apply", self._apply_for_ever),
+            self._keep("tick", self._tick_for_ever),
+            self._keep("join", self._join_for_ever),
+            self._keep("look", self._every(LOOK_EVERY, self._rounds.look_around)),
+            self._keep("settle", self._every(SETTLE_EVERY, self._rounds.settle)),
+            self._keep("prune", self._every(PRUNE_EVERY, self._prune)),
+        ]
+        try:
+            await self._stopping.wait()
+        finally:
+            self._source.stop()
+            await asyncio.wait([listening], timeout=2.0)
+            for runner in (listening, *working):
+                runner.cancel()
+            await asyncio.gather(listening, *working, return_exceptions=True)
+            await self._end()
+
+    async def _restore(self) -> None:
+        """What history knows of workers and of tasks without an end."""
+        store, now = self.options.store, self.options.clock()
+        workers: list[WorkerRecord] = await self._writer.read(store.workers, otherwise=[])
+        tasks: list[TaskRecord] = await self._writer.read(store.open_tasks, OPEN_TASKS, otherwise=[])
+        gaps: list[Gap] = await self._writer.read(store.open_gaps, otherwise=[])
+        self.cluster.restore(workers, tasks, now)
+        self._backlog.add(Delta(msgspec.structs.replace(gap, ended_at=now)) for gap in gaps)
+        last = await self._writer.read(store.last_feed, otherwise=None)
+        if last is not None and last < now:
+            self._backlog.add([Delta(Gap(last, now, "Umbel was not running"))])
+        log.info("engine remembers", workers=len(workers), unfinished=len(tasks))
+
+    async def _listen(self) -> None:
+        await self._source.run(self._intake.message, self._on_state)
+        # A source that ends by itself (a recording) leaves the rest running.
+        await self._stopping.wait()
+
+    def _on_state(self, connected: bool, reason: str) -> None:
+        self._intake.state(connected, reason, self.options.clock())
+
+    async def _apply_for_ever(self) -> None:
+        while True:
+            self._apply(HELPING)
+            await asyncio.sleep(0 if self._intake.waiting else APPLY)
+
+    def _apply(self, events: int) -> None:
+        for item in self._intake.take(events):
+            first = item[0]
+            if isinstance(first, Decoded):
+                self._apply_message(first, float(item[1]))
+            else:
+                self._apply_state(first, str(item[1]), float(item[2]))  # type: ignore[misc]
+
+    def _apply_message(self, decoded: Decoded, received_at: float) -> None:
+        if decoded.malformed or decoded.ignored:
+            self.cluster.count(decoded)
+        for event in decoded.events:
+            try:
+                self.cluster.apply(event, received_at)
+            except Exception as error:  # noqa: BLE001 - the edge: one event costs only itself
+                self._crashed("apply", error)
+                self.cluster.drop(1, "error in Umbel")
+
+    def _apply_state(self, connected: bool, reason: str, at: float) -> None:
+        if connected:
+            log.info("broker connected")
+            self.cluster.connected(at)
+            self._joining.set()
+        else:
+            log.warning("broker disconnected", reason=reason)
+            self.cluster.disconnected(at, reason)
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            began = time.monotonic()
+            await self._tick()
+            # As fast as the writer allows, and no faster.
+            await asyncio.sleep(max(0.0, TICK - (time.monotonic() - began)))
+
+    async def _tick(self) -> None:
+        """Whatever changed since the last tick: completed from history, committed, and only then told."""
+        now = self.options.clock()
+        if dropped := self._intake.dropped():
+            self.cluster.drop(dropped, "overflow")
+        self.cluster.tick(now)
+        await self._warm()
+        self._backlog.add(self.cluster.drain(now))
+        self._feed(now)
+        failing = bool(self._writer.error)
+        written = await self._writer.flush(now)
+        # What cannot be written could not be read back: it stays in memory.
+        self.cluster.keep = bool(self._writer.error)
+        told = topics(written)
+        if failing != bool(self._writer.error):
+            told.add(FEED)
+        if told:
+            self.options.publish(told)
+
+    async def _warm(self) -> None:
+        """Tasks heard of again after they left memory: what history knows of them comes back first."""
+        if cold := self.cluster.cold():
+            records = await self._writer.load(cold)
+            if records is not None:
+                self.cluster.absorb(records)
+
+    def _feed(self, now: float) -> None:
+        """The feed record, once a second and at once when it says something else."""
+        feed = self.cluster.feed(now)
+        state = (feed.connected, feed.error, self._writer.error, sum(self.crashes.values()))
+        if now - self._fed_at < FEED_EVERY and state == self._fed_state:
+            return
+        self._fed_at, self._fed_state = now, state
+        limits = dict(feed.limits)
+        limits |= {f"{part} restarted": count for part, count in self.crashes.items()}
+        if self._backlog.let_go:
+            limits["records not written"] = self._backlog.let_go
+        if self.options.store.refused:
+            limits["records refused"] = self.options.store.refused
+        self.feed = msgspec.structs.replace(
+            feed,
+            broker=self.options.broker.shown,
+            transport=self.options.broker.transport,
+            started_at=self._started_at,
+            limits=limits,
+            store_failures=self._writer.failures,
+            store_pending=len(self._backlog),
+            store_error=self._writer.error,
+        )
+        self._backlog.add([Delta(self.feed)])
+
+    async def _join_for_ever(self) -> None:
+        while True:
+            await self._joining.wait()
+            self._joining.clear()
+            await self._rounds.join()
+
+    async def _prune(self) -> None:
+        """A slice at a time, so that the writes of the ticks come in between."""
+        total = 0
+        while True:
+            lost = await self._writer.read(self.options.store.prune, self.options.clock(), otherwise=0)
+            total += lost
+            if lost < SLICE:
+                break
+            await asyncio.sleep(TICK)
+        if total:
+            log.info("history pruned", rows=total)
+
+    async def _end(self) -> None:
+        """Nothing that was heard is lost at the end, as far as the database lets us."""
+        self._rounds.close()
+        while self._intake.waiting:
+            self._apply(HELPING)
+        await self._tick()
+        if self._backlog:
+            await self._writer.flush(self.options.clock(), at_once=True)
+        if self._backlog:
+            log.error("engine ends with records not written", records=len(self._backlog))
+        await self._writer.close()
+        log.info("engine ends", events=self.cluster.accounting.received)
+
+    def _keep(self, name: str, part: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+        """A part that runs until the end. A crash is logged, counted and shown, and the part runs again."""
+
+        async def keep() -> None:
+            pause = 0.5
+            while True:
+                try:
+                    await part()
+                    return
+                except Exception as error:  # noqa: BLE001 - the edge: one part's crash is not the engine's
+                    self._crashed(name, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, RESTART_MOST)
+
+        return asyncio.get_running_loop().create_task(keep(), name=name)
+
+    def _every(
+        self, seconds: float, work: Callable[[], Awaitable[None]]
+    ) -> Callable[[], Coroutine[Any, Any, None]]:
+        async def for_ever() -> None:
+            while True:
+                await work()
+                await asyncio.sleep(seconds)
+
+        return for_ever
+
+    def _crashed(self, part: str, error: Exception) -> None:
+        count = self.crashes[part] = self.crashes.get(part, 0) + 1
+        if count <= 3 or count % 1000 == 0:
+            reason = self.options.redactor.text(f"{type(error).__name__}: {error}")
+            log.error("part crashed", part=part, error=reason, count=count, traceback=self._traceback())
+
+    def _traceback(self) -> str:
+        return self.options.redactor.text(traceback.format_exc())

@@ -1,0 +1,254 @@
+"""The engine's rounds: which worker to ask next, what their answers leave open, and how that is settled."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+
+from monitor.cluster import Cluster
+from monitor.records import RECEIVED, STARTED, Inspection, Settled, TaskRecord
+
+log = structlog.get_logger(__name__)
+
+# Seconds. A quick look at each online worker, and a thorough one (settings, registered tasks).
+LIGHT_EVERY, FULL_EVERY = 5.0, 60.0
+LIGHT_TIMEOUT, FULL_TIMEOUT = 1.0, 3.0
+# Looks a second at most: with more workers than that allows, each is looked at less often.
+MOST_A_SECOND = 8.0
+AT_ONCE = 4
+SILENT_FIRST, SILENT_MOST = 5.0, 120.0  # until a worker that did not answer is asked again
+# A list of this length may have been cut, so that absence from it means nothing.
+CUT_AT = 2_000
+
+SETTLE_EVERY = 2.0
+QUIET = 4.0  # a task is open to question when nothing was heard of it for so long
+GRACE = 20.0  # from the first look that did not find it until "end not seen"
+RESULTS_FIRST, RESULTS_MOST = 3.0, 300.0  # between two readings of one task's result
+MOST_SETTLED = 2_000  # tasks in one round
+
+
+class Ask(Protocol):
+    """The way to the workers: ``monitor.control``, or a fake of it."""
+
+    def inspect_worker(
+        self, hostname: str, timeout: float = 2.0, full: bool = False
+    ) -> Inspection | None: ...
+
+    def discover(self, timeout: float = 1.5) -> list[tuple[str, bool]]: ...
+
+
+@dataclass(slots=True)
+class _Visit:
+    """When one worker is to be asked, and what its last answer listed."""
+
+    light_at: float
+    full_at: float = 0.0
+    silences: int = 0
+    asking: bool = False
+    looked_at: float = 0.0  # when the last answer was asked for
+    listed: frozenset[str] | None = None  # uuids it had; None: it did not say, or not all
+
+
+@dataclass(slots=True)
+class _Question:
+    """A task that no worker lists."""
+
+    since: float
+    looks: set[float] = field(default_factory=set)
+    results_at: float = 0.0
+    readings: int = 0
+
+
+class Rounds:
+    """Asks workers about themselves in a few threads, and settles tasks whose end was not seen."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        ask: Ask,
+        read_results: Callable[[Iterable[str]], list[Settled]],
+        clock: Callable[[], float] = time.time,
+        *,
+        light_every: float = LIGHT_EVERY,
+        grace: float = GRACE,
+    ) -> None:
+        self.cluster, self.ask, self.read_results, self.clock = cluster, ask, read_results, clock
+        self.light_every, self.grace = light_every, grace
+        self.failures = 0  # of the broker, not of silent workers
+        self._visits: dict[str, _Visit] = {}
+        self._questions: dict[str, _Question] = {}
+        self._threads = ThreadPoolExecutor(AT_ONCE, "umbel-inspect")
+        self._free = asyncio.Semaphore(AT_ONCE)
+        self._runners: set[asyncio.Task[None]] = set()
+
+    async def join(self) -> None:
+        """Find every worker that is there and look at each one thoroughly: at the start, and after a gap."""
+        try:
+            found = await self._call(self.ask.discover)
+        except Exception as error:  # noqa: BLE001 - the edge: a broker that fails now is asked again later
+            self._failed("discover", error)
+            found = []
+        for hostname, is_beat in found:
+            if is_beat:
+                self.cluster.reconcile(Inspection(hostname, self.clock(), is_beat=True), self.clock())
+            else:
+                self.look_soon(hostname)
+
+    def look_soon(self, hostname: str) -> None:
+        """A thorough look, next."""
+        visit = self._visits.setdefault(hostname, _Visit(light_at=self.clock()))
+        visit.full_at = 0.0
+        visit.silences = 0
+
+    async def look_around(self) -> None:
+        """Start the looks that are due; they report to the cluster by themselves."""
+        now = self.clock()
+        wanted = set(self.cluster.wants_inspection(now))
+        for hostname in wanted:
+            visit = self._visits.setdefault(hostname, _Visit(light_at=now))
+            if now - visit.looked_at > 1.0:
+                visit.full_at, visit.silences = 0.0, 0
+        online = self.online()
+        every = max(self.light_every, len(online) / MOST_A_SECOND)
+        for hostname in online:
+            if hostname not in self._visits:
+                # The first look is thorough and at once; the next ones are spread.
+                self._visits[hostname] = _Visit(light_at=now + random.uniform(0.5, 1.0) * every)  # noqa: S311
+        for hostname in self._visits.keys() - online - wanted:
+            gone = self._visits[hostname]
+            if not gone.asking and (gone.looked_at or gone.silences):
+                del self._visits[hostname]
+        for hostname, visit in self._visits.items():
+            if not visit.asking and now >= min(visit.light_at, visit.full_at):
+                visit.asking = True
+                self._start(self._look(hostname, visit, visit.full_at <= now, every))
+
+    def online(self) -> set[str]:
+        records = (worker.record for worker in self.cluster.workers.known.values())
+        return {record.hostname for record in records if record.status == "online" and not record.is_beat}
+
+    async def settle(self) -> None:
+        """Tasks that should have ended: their results are read; without one they end as "end not seen"."""
+        now = self.clock()
+        open_questions: dict[str, _Question] = {}
+        to_read: list[str] = []
+        records = self.cluster.unfinished(now - QUIET)[:MOST_SETTLED]
+        for record in records:
+            absent = self._absent(record)
+            if absent is None:
+                continue
+            question = self._questions.get(record.uuid) or _Question(since=now)
+            question.looks |= absent
+            open_questions[record.uuid] = question
+            if now >= question.results_at:
+                to_read.append(record.uuid)
+        self._questions = open_questions
+        settled = await self._read(to_read)
+        for uuid in to_read:
+            question = open_questions[uuid]
+            question.readings += 1
+            question.results_at = now + min(RESULTS_FIRST * 2.0**question.readings, RESULTS_MOST)
+        for end in settled:
+            self.cluster.settle(end, self.clock())
+            open_questions.pop(end.uuid, None)
+        for record in records:
+            question_of = open_questions.get(record.uuid)
+            if (
+                question_of is not None
+                and record.state in (RECEIVED, STARTED)
+                and len(question_of.looks) > 1
+                and now - question_of.since >= self.grace
+            ):
+                self.cluster.end_not_seen(record.uuid, self.clock())
+                del open_questions[record.uuid]
+
+    def close(self) -> None:
+        for runner in self._runners:
+            runner.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _look(self, hostname: str, visit: _Visit, full: bool, every: float) -> None:
+        try:
+            async with self._free:
+                asked_at = self.clock()
+                timeout = FULL_TIMEOUT if full else LIGHT_TIMEOUT
+                inspection = await self._call(self.ask.inspect_worker, hostname, timeout, full)
+        except Exception as error:  # noqa: BLE001 - the edge: counted, and asked again later
+            self._failed("inspect", error)
+            inspection = None
+        finally:
+            visit.asking = False
+        now = self.clock()
+        if inspection is None:
+            pause = min(SILENT_FIRST * 2.0**visit.silences, SILENT_MOST)
+            visit.silences += 1
+            visit.light_at = now + pause
+            visit.full_at = max(visit.full_at, visit.light_at)
+            return
+        visit.silences = 0
+        visit.looked_at = asked_at
+        visit.listed = listed(inspection)
+        visit.light_at = now + every
+        if full:
+            visit.full_at = now + max(FULL_EVERY, 4 * every)
+        self.cluster.reconcile(inspection, now)
+
+    def _absent(self, record: TaskRecord) -> set[float] | None:
+        """The looks that did not find the task though they should have; None when there is no reason to ask.
+
+        A task that some worker took is looked for there; one that waits may be anywhere, so that only its
+        result can tell.
+        """
+        if record.state not in (RECEIVED, STARTED):
+            everywhere = (visit.listed for visit in self._visits.values() if visit.listed is not None)
+            return None if any(record.uuid in listed for listed in everywhere) else set()
+        visit = self._visits.get(record.worker)
+        if visit is None:
+            # Nobody to ask: the worker is gone.
+            return set()
+        if visit.listed is None or visit.looked_at < record.seen_at + 1.0:
+            return None
+        return None if record.uuid in visit.listed else {visit.looked_at}
+
+    async def _read(self, uuids: list[str]) -> list[Settled]:
+        if not uuids:
+            return []
+        try:
+            ends: list[Settled] = await self._call(self.read_results, uuids)
+            return ends
+        except Exception as error:  # noqa: BLE001 - the edge: read again at the next turn
+            self._failed("read results", error)
+            return []
+
+    async def _call(self, what: Callable[..., Any], *values: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, what, *values)
+
+    def _start(self, look: Any) -> None:
+        runner = asyncio.get_running_loop().create_task(look)
+        self._runners.add(runner)
+        runner.add_done_callback(self._runners.discard)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self.failures += 1
+        log.warning("worker not asked", call=what, error=type(error).__name__, failures=self.failures)
+
+
+def listed(inspection: Inspection) -> frozenset[str] | None:
+    """Every task that the worker says it has; None when it did not say, or its lists may be cut."""
+    found: set[str] = set()
+    for part in (inspection.active, inspection.reserved, inspection.scheduled):
+        if part is None or len(part) >= CUT_AT:
+            return None
+        for item in part:
+            request = item.get("request")
+            uuid = (request if isinstance(request, dict) else item).get("id")
+            if isinstance(uuid, str):
+                found.add(uuid)
+    return frozenset(found)
