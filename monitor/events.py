@@ -93,6 +93,8 @@ def decode(payload: bytes) -> Decoded:
     """The events of a message as kombu's virtual transports publish it (Redis)."""
     if len(payload) > MESSAGE_LIMIT:
         return _refused("message over 8 MiB")
+    kind: Any
+    text: Any
     try:
         envelope = _fast_envelope(payload)
         kind, encoding, text = envelope.content_type, envelope.properties.body_encoding, envelope.body
@@ -250,7 +252,7 @@ def _is_sane(e: Event) -> bool:
     return (
         (e.retries is None or 0 <= e.retries < 2**31)
         and (e.runtime is None or 0 <= e.runtime < LATEST)
-        and (e.signum is None or (e.signum.__class__ is int and 0 <= e.signum < 256))  # type: ignore[operator]
+        and (e.signum is None or (e.signum.__class__ is int and 0 <= e.signum < 256))
     )
 
 

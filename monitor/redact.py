@@ -17,10 +17,9 @@ DEPTH = 12
 ITEMS = 1_000
 
 # A key is secret when one of its words is in WORDS, or when it contains one of PARTS anywhere.
-WORDS = frozenset(
-    "pass pwd pw key keys apikey auth cred creds card cookie cookies session sessionid sig pin cvv cvc iban ssn"
-    " dsn private jwt otp bearer webhook".split()
-)
+_WORDS = """pass pwd pw key keys apikey auth cred creds card cookie cookies session sessionid sig pin cvv cvc
+iban ssn dsn private jwt otp bearer webhook"""
+WORDS = frozenset(_WORDS.split())
 PARTS = (
     "password",
     "passwd",
@@ -62,7 +61,7 @@ OPEN = frozenset(
 
 
 class Redactor:
-    """Masks by key, by the shape of a value, and the user part of URLs. ``extra_patterns`` are more key parts."""
+    """Masks by key, by the shape of a value, and users in URLs. ``extra_patterns`` are more parts of keys."""
 
     def __init__(self, extra_patterns: Iterable[str] = (), limit: int = LIMIT) -> None:
         self._limit = limit
@@ -174,7 +173,8 @@ _SHAPES = (
 _HEADER = re.compile(r"\b((?:Bearer|Basic) )[A-Za-z0-9._~+/=-]{6,4096}", re.I)
 # 'key': value | "key": value | key=value | key: value
 _KEY = re.compile(
-    r"(?:\\?['\"](?P<quoted>[\w.\- ]{1,80})\\?['\"]\s{0,4}:\s{0,4}|(?P<bare>\b[A-Za-z_][\w.\-]{0,79})\s{0,2}(?:=|:(?!//))\s{0,4})"
+    r"\\?['\"](?P<quoted>[\w.\- ]{1,80})\\?['\"]\s{0,4}:\s{0,4}"
+    r"|(?P<bare>\b[A-Za-z_][\w.\-]{0,79})\s{0,2}(?:=|:(?!//))\s{0,4}"
 )
 _DIGITS = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?!\d)")
 _CLOSES = {"(": ")", "[": "]", "{": "}"}

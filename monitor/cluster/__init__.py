@@ -1,7 +1,7 @@
 """The live state of what is watched: events in, whole-record deltas out. Pure: time is passed in.
 
-``apply`` only files an event; rows are derived once per changed task in ``drain``. A task not in memory may have a
-row in history, so it is ``cold`` until that row has been looked for and absorbed:
+``apply`` only files an event; rows are derived once per changed task in ``drain``. A task not in memory may
+have a row in history, so it is ``cold`` until that row has been looked for and absorbed:
 ``cold`` -> (read the store) -> ``absorb`` -> ``drain`` -> (write the store), each tick.
 """
 
@@ -101,7 +101,7 @@ class Cluster:
         self.tasks.inspected(inspection, pid, now)
 
     def settle(self, settled: Settled, now: float) -> bool:
-        """Take an end from the result backend; a real end event always wins. False when there was no use for it."""
+        """Take an end from the result backend; a real end event always wins. False when it was of no use."""
         return self.tasks.settle(settled, now)
 
     def end_not_seen(self, uuid: str, now: float) -> bool:
@@ -184,14 +184,11 @@ class Cluster:
         return deltas
 
     def feed(self, now: float) -> FeedRecord:
-        """How fresh and whole the picture is; the caller adds what only it knows (broker, store, start)."""
+        """How fresh and whole the picture is; the caller adds what it alone knows (broker, store, start)."""
         feed = self._feed
         known = [worker.record for worker in self.workers.known.values() if not worker.record.is_beat]
-        drifts = [
-            (abs(r.drift), r.drift, r.hostname)
-            for r in known
-            if r.drift is not None and r.status != "offline"
-        ]
+        here = [record for record in known if record.status != "offline"]
+        drifts = [(abs(r.drift), r.drift, r.hostname) for r in here if r.drift is not None]
         worst = max(drifts, default=(0.0, None, ""))
         return FeedRecord(
             connected=feed.connected,

@@ -2,21 +2,23 @@
 
 How marks become attempts:
 
-- ``sent`` marks come from clients and open nothing. Marks of one ``(worker, pid)`` are ordered by the worker's
-  Lamport clock, which no skew touches; by its wall clock only where the clock is absent or began anew (pid 1).
-- Along that order a *delivery* begins with ``received``, with ``started`` when one has started already, and with
-  anything after ``retried``. Deliveries are ordered by the attempt number (``retries`` of received), then time.
-- The last delivery decides the state. Within a delivery the last end decides, but: ``rejected`` beats ``failed``
-  (a reject sends both), and ``succeeded`` beats ``revoked`` (a soft terminate may be survived) unless the task was
-  terminated and returned nothing (a killed greenlet).
-- Inferred marks (``lost``, ``settled``) take the place of the mark they were inferred from, and hold only while
-  no real mark of that worker follows. Inspected ones (``active``, ``reserved``, ``scheduled``) count where no
-  event of that worker process says anything, lift RECEIVED to STARTED, and undo an earlier ``lost``.
+- ``sent`` marks come from clients and open nothing. Marks of one ``(worker, pid)`` are ordered by the
+  worker's Lamport clock, which no skew touches; by its wall clock only where the clock is absent or began
+  anew (pid 1).
+- Along that order a *delivery* begins with ``received``, with ``started`` when one has started already, and
+  with anything after ``retried``. Deliveries are ordered by attempt (``retries`` of received), then time.
+- The last delivery decides the state. Within a delivery the last end decides, but: ``rejected`` beats
+  ``failed`` (a reject sends both), and ``succeeded`` beats ``revoked`` (a soft terminate may be survived)
+  unless the task was terminated and returned nothing (a killed greenlet).
+- Inferred marks (``lost``, ``settled``) take the place of the mark they were inferred from, and hold only
+  while no real mark of that worker follows. Inspected ones (``active``, ``reserved``, ``scheduled``) count
+  where no event of that worker process says anything, lift RECEIVED to STARTED, and undo an earlier ``lost``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -298,7 +300,7 @@ def _is_real(delivery: Delivery) -> bool:
 def _of_one_process(found: list[Mark]) -> list[Delivery]:
     received = sorted((mark for mark in found if mark.kind == "received"), key=_clock_order)
     # A later receipt with a lower clock: the process was replaced by one of the same pid (containers).
-    anew = any(when(b) < when(a) - 1.0 for a, b in zip(received, received[1:], strict=False))
+    anew = any(when(b) < when(a) - 1.0 for a, b in pairwise(received))
     events = [mark for mark in found if mark.kind not in INSPECTED]
     inspected = [mark for mark in found if mark.kind in INSPECTED]
     events.sort(key=_time_order if anew else _clock_order)
@@ -379,7 +381,7 @@ def _decisive(ends: list[Mark]) -> Mark:
 
 def _supersede(attempts: list[Attempt]) -> None:
     # An attempt without an end that another one followed.
-    for attempt, following in zip(attempts, attempts[1:], strict=False):
+    for attempt, following in pairwise(attempts):
         if attempt.ended_at is None and attempt.state in (RECEIVED, STARTED):
             if following.number > attempt.number:
                 attempt.state, attempt.note = RETRY, "end not seen"

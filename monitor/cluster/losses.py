@@ -1,9 +1,9 @@
 """Task-started events that never reached us, counted exactly per worker process from its heartbeats.
 
-A worker adds one to ``processed`` just before it sends ``task-started``, and each event takes a tick of its Lamport
-clock. So between two heartbeats of one process, the growth of ``processed`` less the starts whose clock lies
-between is what was lost. An interval is judged when the following heartbeat is in, since starts may arrive late,
-and the running sum is believed only as far as two judgements agree (gevent is off by one now and then).
+A worker adds one to ``processed`` just before it sends ``task-started``, and each event takes a tick of its
+Lamport clock. So between two heartbeats of one process, the growth of ``processed`` less the starts whose
+clock lies between is what was lost. An interval is judged when the following heartbeat is in, since starts may
+arrive late, and the sum is believed only as far as two judgements agree (gevent is off by one now and then).
 """
 
 from __future__ import annotations

@@ -21,22 +21,17 @@ class Tally:
 
     def count(self, row: TaskRecord, marks: list[Mark]) -> None:
         """Count marks that are new to the task. An end told twice (hard time limits do) counts once."""
-        told: set[tuple[str, str, int]] = set()
         for mark in marks:
             kind = mark.kind
-            if kind not in COUNTED:
+            if kind not in COUNTED or (kind in FINAL and _is_told(mark, row.marks)):
                 continue
-            if kind in FINAL:
-                if (kind, mark.worker, mark.pid) in told:
-                    continue
-                told.add((kind, mark.worker, mark.pid))
             self._bump(ALL_WIDTH, "", kind, mark.seen_at)
             if row.name:
                 self._bump(NAME_WIDTH, self._name(row.name), kind, mark.seen_at)
                 self._type(row, mark)
 
     def drain(self) -> list[RateBucket | TaskType]:
-        drained = [*self._buckets.values(), *self._types.values()]
+        drained: list[RateBucket | TaskType] = [*self._buckets.values(), *self._types.values()]
         self._buckets, self._types = {}, {}
         return drained
 
@@ -70,3 +65,9 @@ class Tally:
                 runtime = row.runtime
             if runtime is not None:
                 rates.add(known.histogram, runtime)
+
+
+def _is_told(mark: Mark, marks: list[Mark]) -> bool:
+    # The tick before said the same.
+    place = (mark.kind, mark.worker, mark.pid, mark.clock - 1)
+    return mark.clock > 1 and any((m.kind, m.worker, m.pid, m.clock) == place for m in marks)

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any
 
 from monitor.cluster.derive import INSPECTED, PHASE, WEAK, anchor, derive, unpacked
 from monitor.cluster.limits import Limits
+from monitor.cluster.reading import (
+    EXCEPTION_LIMIT,
+    LEAST,
+    LETTERS,
+    TRACEBACK_LIMIT,
+    Rank,
+    cut,
+    detail_of,
+    fields_of,
+    moment,
+    rank_of,
+)
 from monitor.events import TEXT_LIMIT, Event, clean
 from monitor.records import ENDED, Inspection, Mark, Settled, TaskRecord
 from monitor.redact import Redactor
 
-# Identity fields that both sent and received carry: the best-placed event that has one gives it.
-CALL = ("name", "args", "kwargs", "eta", "expires", "root_id", "parent_id")
-ROUTE = ("queue", "routing_key")
-# How a mark says which of them its event carried.
-LETTERS = {
-    "name": "n",
-    "args": "a",
-    "kwargs": "k",
-    "eta": "t",
-    "expires": "x",
-    "root_id": "r",
-    "parent_id": "p",
-    "queue": "q",
-    "routing_key": "o",
-}
-EXCEPTION_LIMIT, TRACEBACK_LIMIT = 2_000, 16_384
-
-Rank = tuple[int, int, float, str]
 Key = tuple[str, str, int, int, float]
+Told = tuple[str, int, float]  # hostname, pid, when it was asked
 
 
 class Task:
@@ -82,7 +76,9 @@ class Tasks:
             task = self._enter(event.uuid, now)
         elif key in task.marks:
             return False
-        mark = Mark(kind, event.hostname, event.pid, event.clock, at, now, self._detail(kind, event))
+        mark = Mark(
+            kind, event.hostname, event.pid, event.clock, at, now, detail_of(kind, event, self._redactor)
+        )
         if kind in ("sent", "received"):
             self._identify(task, mark, event)
         self.add(task, mark, now)
@@ -106,7 +102,7 @@ class Tasks:
         return list(self._cold)
 
     def absorb(self, records: Iterable[TaskRecord]) -> int:
-        """Merge stored rows into the live tasks; gives how many applied events they prove to be duplicates."""
+        """Merge stored rows into the live tasks; gives how many applied events prove to be duplicates."""
         duplicates = 0
         for record in records:
             task = self.live.get(record.uuid)
@@ -183,10 +179,10 @@ class Tasks:
             ("traceback", TRACEBACK_LIMIT),
         ):
             if (raw := getattr(settled, field)) is not None:
-                detail[field] = _cut(text(raw), limit)
+                detail[field] = cut(text(raw), limit)
         for field in ("name", "args", "kwargs"):
             if (raw := getattr(settled, field)) and field not in task.fields:
-                task.fields[field] = (_LEAST, raw if field == "name" else _cut(text(raw), 8_192))
+                task.fields[field] = (LEAST, raw if field == "name" else cut(text(raw), 8_192))
         self.suspects.pop(settled.uuid, None)
         return self.infer(settled.uuid, "settled", detail, now)
 
@@ -199,7 +195,7 @@ class Tasks:
                 request = item.get("request") if kind == "scheduled" else item
                 if isinstance(request, dict) and isinstance(uuid := request.get("id"), str) and uuid:
                     listed.add(uuid)
-                    self._confirm(kind, uuid, request, item, host, pid, asked, now)
+                    self._confirm(kind, uuid, item, (host, pid, asked), now)
         whole = inspection.reserved is not None and inspection.scheduled is not None
         if inspection.active is None:
             return
@@ -274,63 +270,26 @@ class Tasks:
             value = getattr(record, field)
             if value is None or value == "":
                 continue
-            ranks = [_rank(m) for m in stored if letter in (m.detail or {}).get("has", "")]
-            self._offer(task, field, max(ranks, default=_LEAST), value)
+            ranks = [rank_of(m) for m in stored if letter in (m.detail or {}).get("has", "")]
+            self._offer(task, field, max(ranks, default=LEAST), value)
         return duplicates
 
     def _identify(self, task: Task, mark: Mark, event: Event) -> None:
-        rank = _rank(mark)
-        has = ""
-        text = self._redactor.text
-        for field in CALL + ROUTE if mark.kind == "sent" else CALL:
-            raw = getattr(event, field)
-            if raw is None or raw == "":
-                continue
-            if field in ("args", "kwargs"):
-                raw = text(raw)
-            elif field in ("eta", "expires"):
-                raw = moment(raw)
-            if raw is not None:
-                has += LETTERS[field]
-                self._offer(task, field, rank, raw)
+        fields = fields_of(mark.kind, event, self._redactor)
+        rank = rank_of(mark)
+        for field, value in fields.items():
+            self._offer(task, field, rank, value)
         if mark.detail is not None:
-            mark.detail["has"] = has
+            mark.detail["has"] = "".join(LETTERS[field] for field in fields)
 
     def _offer(self, task: Task, field: str, rank: Rank, value: Any) -> None:
         held = task.fields.get(field)
         if held is None or (rank, str(value)) > (held[0], str(held[1])):
             task.fields[field] = (rank, value)
 
-    def _detail(self, kind: str, event: Event) -> dict[str, Any] | None:
-        text = self._redactor.text
-        detail: dict[str, Any] = {}
-        if kind in ("sent", "received"):
-            detail["retries"] = event.retries or 0
-            if event.eta is not None and (eta := moment(event.eta)) is not None:
-                detail["eta"] = eta
-        elif kind == "succeeded":
-            detail["result"] = None if event.result is None else text(event.result)
-            if event.runtime is not None:
-                detail["runtime"] = event.runtime
-        elif kind in ("failed", "retried"):
-            if event.exception is not None:
-                detail["exception"] = _cut(text(event.exception), EXCEPTION_LIMIT)
-            if event.traceback is not None:
-                detail["traceback"] = _cut(text(event.traceback), TRACEBACK_LIMIT)
-        elif kind == "revoked":
-            detail = {"terminated": bool(event.terminated), "expired": bool(event.expired)}
-            if event.signum is not None:
-                detail["signum"] = event.signum
-        elif kind == "rejected":
-            detail["requeue"] = bool(event.requeue)
-        elif kind != "started" and event.extra is not None:
-            detail = self._redactor.value(event.extra)
-        return detail or None
-
-    def _confirm(
-        self, kind: str, uuid: str, request: dict[str, Any], item: dict[str, Any], host: str, pid: int,
-        asked: float, now: float,
-    ) -> None:  # fmt: skip
+    def _confirm(self, kind: str, uuid: str, item: dict[str, Any], told: Told, now: float) -> None:
+        host, pid, asked = told
+        request = item["request"] if kind == "scheduled" else item
         task = self.find_or_enter(uuid, now)
         task.confirmed_at = max(task.confirmed_at, asked)
         self.suspects.pop(uuid, None)
@@ -355,9 +314,9 @@ class Tasks:
             if raw is not None and field not in task.fields:
                 shown = raw if isinstance(raw, str) else repr(self._redactor.value(raw))
                 shown = clean(shown) if field == "name" else clean(text(shown), TEXT_LIMIT)
-                task.fields[field] = (_LEAST, shown)
+                task.fields[field] = (LEAST, shown)
         if "eta" in detail and "eta" not in task.fields:
-            task.fields["eta"] = (_LEAST, detail["eta"])
+            task.fields["eta"] = (LEAST, detail["eta"])
         self.add(task, Mark(kind, host, pid, 0, asked, now, detail or None), now)
 
     def _trim(self, task: Task) -> None:
@@ -367,28 +326,3 @@ class Tasks:
         kept = ordered[:keep] + ordered[-keep:]
         self._limits.let_go["marks of one task"] += len(ordered) - len(kept)
         task.marks = {mark.key: mark for mark in kept}
-
-
-def moment(raw: Any) -> float | None:
-    """Unix seconds of an ISO text or number; None when it is neither or out of range."""
-    if isinstance(raw, str):
-        try:
-            raw = datetime.fromisoformat(raw).timestamp()
-        except (ValueError, OverflowError, OSError):
-            return None
-    if isinstance(raw, bool) or not isinstance(raw, int | float) or not 0 < raw < 4_102_444_800:
-        return None
-    return float(raw)
-
-
-_LEAST: Rank = (-1, -1, 0.0, "")
-
-
-def _rank(mark: Mark) -> Rank:
-    # The latest attempt, a worker's word before a client's, then time.
-    retries = (mark.detail or {}).get("retries") or 0
-    return (retries, 1 if mark.kind == "received" else 0, mark.at, repr(mark.key))
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
