@@ -160,7 +160,7 @@ class Cluster:
         return self.tasks.cold()
 
     def unfinished(self, older_than: float) -> list[TaskRecord]:
-        """Rows to look up in the result backend: suspects at once, others not heard of since ``older_than``."""
+        """Rows to look up in the result backend: suspects at once, others unheard of since ``older_than``."""
         return self.tasks.unfinished(older_than)
 
     def is_suspect(self, uuid: str) -> bool:

@@ -81,7 +81,8 @@ def derive(identity: TaskRecord, marks: Iterable[Mark]) -> TaskRecord:
         row.sent_at = min(map(when, sent))
         row.sender = sent[0].worker
     row.attempts = [delivery.attempt() for delivery in deliveries]
-    row.retries = max([d.number for d in deliveries] + [_retries(mark) or 0 for mark in sent])
+    numbers = [d.number for d in deliveries] + [_retries(mark) or 0 for mark in sent]
+    row.retries = max(numbers, default=0)
     _supersede(row.attempts)
     source: Mark | None = None
     if deliveries:

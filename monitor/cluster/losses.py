@@ -2,8 +2,8 @@
 
 A worker adds one to ``processed`` just before it sends ``task-started``, and each event takes a tick of its
 Lamport clock. So between two heartbeats of one process, the growth of ``processed`` less the starts whose
-clock lies between is what was lost. An interval is judged when the following heartbeat is in, since starts may
-arrive late, and the sum is believed only as far as two judgements agree (gevent is off by one now and then).
+clock lies between is what was lost. An interval is judged when the following heartbeat is in, since starts
+may arrive late, and the sum is believed as far as two judgements agree (gevent is off by one now and then).
 """
 
 from __future__ import annotations

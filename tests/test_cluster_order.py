@@ -1,0 +1,189 @@
+"""Order, repetition, lateness and eviction do not matter: the same events always end in the same rows."""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitor.cluster import Cluster, Limits
+from monitor.events import Event, decode, event_from_dict
+from monitor.records import TaskRecord
+
+RECORDINGS = sorted((Path(__file__).parent / "recordings").glob("wire_*.json"))
+RECEIPT = ("first_seen_at", "seen_at")
+
+
+def recorded(path: Path) -> list[Event]:
+    messages = json.loads(path.read_text())["messages"]
+    wire = [payload.encode() for _, channel, payload in messages if "ev/" in channel or channel.endswith("ev")]
+    wire += [payload.encode() for _, channel, payload in messages if "myevents" in channel]
+    return [event for payload in wire for event in decode(payload).events if event.type.startswith("task-")]
+
+
+def shown(record: TaskRecord) -> dict[str, Any]:
+    """A row without times of receipt, as JSON would store it."""
+    row = json.loads(msgspec.json.encode(record))
+    for field in RECEIPT:
+        row.pop(field)
+    for mark in row["marks"]:
+        mark[5] = 0.0
+    return row
+
+
+class Run:
+    """A cluster with a database that is a dict of encoded rows."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.cluster = Cluster(limits=limits or Limits())
+        self.rows: dict[str, bytes] = {}
+        self.now = 1000.0
+        self.cluster.connected(self.now)
+
+    def send(self, events: list[Event]) -> None:
+        for event in events:
+            self.cluster.apply(event, self.now)
+
+    def turn(self, seconds: float = 0.25) -> None:
+        self.now += seconds
+        cold = self.cluster.cold()
+        self.cluster.absorb(
+            msgspec.json.decode(self.rows[uuid], type=TaskRecord) for uuid in cold if uuid in self.rows
+        )
+        for delta in self.cluster.drain(self.now):
+            if isinstance(delta.record, TaskRecord):
+                self.rows[delta.record.uuid] = msgspec.json.encode(delta.record)
+        self.cluster.tasks.evict(self.now)
+
+    def forget(self) -> None:
+        """As after a restart of Umbel: nothing is in memory, all is in the database."""
+        self.turn()
+        accounting = self.cluster.accounting
+        assert accounting.balanced
+        self.cluster = Cluster()
+
+    def result(self) -> dict[str, dict[str, Any]]:
+        self.turn()
+        assert self.cluster.accounting.balanced
+        return {u: shown(msgspec.json.decode(row, type=TaskRecord)) for u, row in self.rows.items()}
+
+
+def straight(events: list[Event]) -> dict[str, dict[str, Any]]:
+    run = Run()
+    run.send(events)
+    return run.result()
+
+
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_recording_shuffled_repeated_and_split_by_restarts_gives_the_same_rows(path: Path, seed: int) -> None:
+    events = recorded(path)
+    expected = straight(events)
+    rng = random.Random(seed)
+    mixed = events + rng.sample(events, len(events) // 2)
+    rng.shuffle(mixed)
+    run = Run()
+    while mixed:
+        size = rng.randint(1, 12)
+        run.send(mixed[:size])
+        del mixed[:size]
+        rng.choice([run.turn, run.forget, run.turn, lambda: None])()
+    assert run.result() == expected
+
+
+def make(kind: str, worker: str, pid: int, clock: int, at: float, **fields: Any) -> Event:
+    base = {"type": f"task-{kind}", "hostname": worker, "pid": pid, "clock": clock, "timestamp": at}
+    return event_from_dict({"uuid": "u1", **base, **fields})
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> list[Event]:
+    """The events of one task over some attempts and redeliveries on workers with wrong clocks."""
+    skews = {f"w{i}@h{i}": draw(st.floats(-400, 400)) for i in range(3)}
+    clocks = dict.fromkeys(skews, 0)
+    events: list[Event] = []
+    at, retries = 2_000_000.0, 0
+
+    def emit(kind: str, worker: str, **fields: Any) -> None:
+        clocks[worker] += draw(st.integers(1, 3))
+        events.append(make(kind, worker, 7, clocks[worker], at + skews[worker], **fields))
+
+    call = {"name": "shop.pay", "args": "(1,)", "kwargs": "{}", "root_id": "u1"}
+    events.append(make("sent", "gen1@client", 1, 1, at, retries=0, queue="q", **call))
+    for _ in range(draw(st.integers(1, 4))):
+        at += draw(st.floats(0.01, 50))
+        worker = draw(st.sampled_from(sorted(skews)))
+        emit("received", worker, retries=retries, **(call | {"args": f"({retries},)"}))
+        at += 0.5
+        if draw(st.booleans()):
+            emit("started", worker)
+            at += 0.5
+        how = draw(st.sampled_from(["retried", "failed", "succeeded", "revoked", "rejected", "nothing"]))
+        fields = {
+            "retried": {"exception": "OSError('again')", "traceback": f"tb {retries} {worker}"},
+            "failed": {"exception": f"ValueError('{retries}')", "traceback": f"tb {worker}"},
+            "succeeded": {"result": f"'{worker}'", "runtime": 0.25},
+            "revoked": {"terminated": draw(st.booleans()), "signum": 15, "expired": False},
+            "rejected": {"requeue": draw(st.booleans())},
+        }
+        if how != "nothing":
+            emit(how, worker, **fields[how])
+        if how == "retried":
+            retries += 1
+            fields_sent = call | {"args": f"({retries},)"}
+            events.append(make("sent", worker, 99, clocks[worker], at, retries=retries, **fields_sent))
+    return events
+
+
+@settings(max_examples=150, deadline=None)
+@given(lives(), st.randoms(use_true_random=False))
+def test_any_life_of_a_task_in_any_order_gives_the_same_row(events: list[Event], rng: random.Random) -> None:
+    expected = straight(events)
+    mixed = events + rng.sample(events, rng.randint(0, len(events)))
+    rng.shuffle(mixed)
+    run = Run()
+    for event in mixed:
+        run.send([event])
+        rng.choice([run.turn, run.forget, lambda: None])()
+    assert run.result() == expected
+
+
+LIFE = [
+    make("sent", "gen1@c", 1, 1, 100.0, name="a.b", args="()", retries=0),
+    make("received", "w@h", 2, 10, 101.0, name="a.b", args="()", retries=0),
+    make("started", "w@h", 2, 11, 102.0),
+    make("retried", "w@h", 2, 12, 103.0, exception="OSError('x')"),
+    make("received", "w@h", 2, 13, 104.0, name="a.b", args="()", retries=1),
+    make("succeeded", "w@h", 2, 15, 106.0, result="'ok'", runtime=1.0),
+]
+
+
+def test_all_720_orders_of_a_retried_life_end_in_success() -> None:
+    expected = straight(LIFE)
+    assert expected["u1"]["state"] == "SUCCESS"
+    assert [a["state"] for a in expected["u1"]["attempts"]] == ["RETRY", "SUCCESS"]
+    for order in permutations(LIFE):
+        assert straight(list(order)) == expected
+
+
+def test_repeated_events_are_counted_as_duplicates_even_after_their_row_left_memory() -> None:
+    run = Run()
+    run.send(LIFE)
+    run.send(LIFE)
+    assert run.cluster.accounting.duplicate == len(LIFE)
+    run.turn()
+    run.turn(30)
+    run.turn()
+    assert run.cluster.feed(run.now).tasks_live == 0
+    run.send(LIFE)
+    run.turn()
+    accounting = run.cluster.accounting
+    assert (accounting.applied, accounting.duplicate) == (len(LIFE), 2 * len(LIFE))
+    assert accounting.balanced
