@@ -18,12 +18,13 @@ from channels.sessions import SessionMiddlewareStack  # noqa: E402
 from servestatic import ServeStaticASGI  # noqa: E402
 
 from dashboard.consumers import SameOrigin  # noqa: E402
+from dashboard.middleware import HEADERS  # noqa: E402
 from dashboard.routing import websocket_urlpatterns  # noqa: E402
 
 
 def _headers(headers: MutableMapping[str, str], path: str, url: str) -> None:
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    for name, value in HEADERS.items():
+        headers[name] = value
     # A new version's scripts must never meet an old one's.
     headers["Cache-Control"] = "no-cache"
 

@@ -8,22 +8,10 @@ from django import forms
 from django.contrib.auth import get_user_model
 from django.contrib.auth.forms import UsernameField
 from django.contrib.auth.models import User
-from django.contrib.auth.password_validation import (
-    CommonPasswordValidator,
-    MinimumLengthValidator,
-    NumericPasswordValidator,
-    UserAttributeSimilarityValidator,
-    validate_password,
-)
+from django.contrib.auth.password_validation import validate_password
 
 from dashboard.access import ROLES
 
-RULES: tuple[Any, ...] = (
-    MinimumLengthValidator(10),
-    CommonPasswordValidator(),
-    NumericPasswordValidator(),
-    UserAttributeSimilarityValidator(("username",)),
-)
 LONGEST = 1024  # characters of a password; more is only work
 
 
@@ -56,7 +44,7 @@ class Welcome(forms.Form):
         elif password:
             person = self.user or get_user_model()(username=data.get("username", ""))
             try:
-                validate_password(password, person, password_validators=RULES)
+                validate_password(password, person)
             except forms.ValidationError as wrong:
                 self.add_error("password", wrong)
         return data

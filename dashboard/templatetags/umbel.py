@@ -173,6 +173,14 @@ def duration_text(seconds: float | None) -> str:
 
 
 @register.filter
+def lag(seconds: float | None) -> str:
+    """How far behind, in a box of one width: "0.4 s", "12 s", "3 min 20 s"."""
+    if seconds is None or not math.isfinite(seconds):
+        return UNKNOWN
+    return f"{max(seconds, 0):.1f}{NBSP}s" if seconds < 9.95 else duration_text(seconds)
+
+
+@register.filter
 def number(value: float | None) -> str:
     """1,234; "–" for what is not known, never 0."""
     return f"{value:,.0f}" if value is not None and math.isfinite(value) else UNKNOWN
@@ -358,11 +366,11 @@ def _known(seconds: float | None) -> bool:
 
 
 def _short(s: float) -> str:
-    if 60 <= s < 120:
+    if 59.5 <= s < 119.5:
         return f"{s:.0f} s"
-    if 120 <= s < 600:
+    if 119.5 <= s < 597:
         return f"{s / 60:.1f} min"
-    if 600 <= s < 3570:
+    if 597 <= s < 3570:
         return f"{s / 60:.0f} min"
     return _long(s)
 
