@@ -1,0 +1,74 @@
+"""Every option of Umbel in one table: the settings read it, ``umbel --help`` and the README show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """``name`` is the command line's word; ``kind``: text, url, integer, switch, list, folder or json.
+
+    A ``secret`` may also be read from the file that the variable with ``_FILE`` at its end names.
+    """
+
+    name: str
+    kind: str
+    default: str
+    help: str
+    secret: bool = False
+
+    @property
+    def variable(self) -> str:
+        return "UMBEL_" + self.name.upper().replace("-", "_")
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name}"
+
+
+DATA_DEFAULT = "$XDG_DATA_HOME/umbel, else ~/.local/share/umbel"
+
+OPTIONS = (
+    Option("broker", "url", "", "The broker to watch, such as redis://host:6379/0 or amqp://…", secret=True),
+    Option(
+        "result-backend",
+        "url",
+        "",
+        "Where results are kept (Redis); ends that Umbel missed are read there.",
+        secret=True,
+    ),
+    Option("address", "text", "127.0.0.1", "The address to listen on. Any but loopback needs a user first."),
+    Option("port", "integer", "8000", "The port to listen on; 0 takes a free one."),
+    Option(
+        "database", "url", "", "The database for history, as a URL. Without: SQLite in the data folder.", True
+    ),
+    Option("data", "folder", "", f"The data folder, for owner's eyes only. Without: {DATA_DEFAULT}."),
+    Option("prefix", "text", "", "The path Umbel lives under behind a proxy, such as /umbel."),
+    Option("read-only", "switch", "no", "Turns every control off, for everyone."),
+    Option(
+        "secure",
+        "switch",
+        "no",
+        "Umbel is reached by HTTPS only, through a proxy that says X-Forwarded-Proto.",
+    ),
+    Option(
+        "hosts", "list", "", "Host names that browsers may use for Umbel, beside localhost and the address."
+    ),
+    Option(
+        "origins", "list", "", "Other origins trusted with posts and sockets, such as https://umbel.example."
+    ),
+    Option("redact", "list", "", "More words that mark an argument or setting as secret, such as iban,pin."),
+    Option("retention-days", "integer", "14", "For how many days ended tasks are kept."),
+    Option("retention-rows", "integer", "1000000", "How many tasks are kept at most."),
+    Option("key-prefix", "text", "", "The cluster's global_keyprefix (Redis)."),
+    Option("event-exchange", "text", "celeryev", "The cluster's event_exchange."),
+    Option("transport-options", "json", "", "The cluster's broker_transport_options, as JSON.", secret=True),
+    Option("broker-ssl", "json", "", "The cluster's broker_use_ssl, as JSON.", secret=True),
+    Option(
+        "channels", "url", "", "A Redis for the channel layer. Without: in memory, for one process.", True
+    ),
+    Option("secret-key", "text", "", "Signs sessions. Without: made once and kept in the data folder.", True),
+)
+
+BY_NAME = {option.name: option for option in OPTIONS}
