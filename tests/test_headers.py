@@ -1,0 +1,184 @@
+"""Every response is sealed, errors and static files too; other sites cannot act; errors tell nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.exceptions import SuspiciousOperation
+from django.http import HttpResponse
+from django.test import Client, RequestFactory
+from django.urls import reverse
+
+from dashboard import access, middleware
+from dashboard.views import errors
+
+PASSWORD = "correct horse 9"
+
+
+@pytest.fixture
+def viewer(db: None, client: Client) -> Client:
+    client.force_login(access.create_user("viewer", "viewer", PASSWORD))
+    return client
+
+
+def sealed(answer: Any) -> None:
+    for header, value in middleware.HEADERS.items():
+        assert answer[header] == value, header
+    assert not [name for name in answer.headers if name.lower().startswith("access-control-")]
+
+
+def test_the_policy_allows_nothing_unsafe() -> None:
+    assert "unsafe" not in middleware.POLICY and "*" not in middleware.POLICY
+    assert middleware.POLICY.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+    assert "frame-ancestors 'none'" in middleware.POLICY
+
+
+def test_a_page_is_sealed_and_never_kept(viewer: Client) -> None:
+    answer = viewer.get(reverse("feed"))
+    sealed(answer)
+    assert answer["Cache-Control"] == "no-store"
+    assert re.fullmatch(r"[0-9a-f]{4}-[0-9a-f]{4}", answer["X-Request-Id"])
+
+
+@pytest.mark.parametrize(
+    "path", ["/no/such/page/", "/sign-in/", "/feed/", "/sign-out/", "/static/no-such-file"]
+)
+def test_errors_and_redirects_are_sealed(db: None, client: Client, path: str) -> None:
+    sealed(client.get(path))
+
+
+def test_a_host_that_is_not_ours_is_refused_and_sealed(db: None, client: Client, settings: Any) -> None:
+    settings.ALLOWED_HOSTS = ["umbel.example.net"]
+    answer = client.get("/sign-in/", headers={"host": "evil.example"})
+    assert answer.status_code == 400
+    sealed(answer)
+    assert "evil" not in answer.content.decode()
+
+
+def test_a_static_file_is_sealed() -> None:
+    from dashboard.asgi import application
+
+    sent: list[dict[str, Any]] = []
+    scope = {
+        **{"type": "http", "method": "GET", "path": "/static/app.css", "raw_path": b"/static/app.css"},
+        **{"query_string": b"", "headers": [], "scheme": "http", "http_version": "1.1", "root_path": ""},
+        **{"asgi": {"version": "3.0"}, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80)},
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(application(scope, receive, send))
+    got = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+    assert sent[0]["status"] == 200
+    for header, value in middleware.HEADERS.items():
+        assert got.get(header.lower()) == value, header
+    assert not [name for name in got if name.startswith("access-control-")]
+
+
+def test_cross_origin_permission_is_taken_away_whoever_gave_it() -> None:
+    def generous(request: Any) -> HttpResponse:
+        return HttpResponse(
+            headers={"Access-Control-Allow-Origin": "*", "access-control-allow-credentials": "true"}
+        )
+
+    sealed(middleware.headers(generous)(RequestFactory().get("/")))
+
+
+def test_the_asynchronous_way_is_sealed_too() -> None:
+    async def page(request: Any) -> HttpResponse:
+        return HttpResponse("x")
+
+    sealed(asyncio.run(middleware.headers(page)(RequestFactory().get("/"))))
+
+
+# Other sites
+
+
+@pytest.mark.parametrize(
+    ("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 302), ("none", 302)]
+)
+def test_only_this_site_may_post(db: None, client: Client, site: str, status: int) -> None:
+    answer = client.post(reverse("sign-out"), headers={"Sec-Fetch-Site": site})
+    assert answer.status_code == status
+    sealed(answer)
+
+
+def test_a_post_of_another_site_does_nothing(viewer: Client) -> None:
+    viewer.post(reverse("sign-out"), headers={"Sec-Fetch-Site": "cross-site"})
+    assert viewer.get(reverse("feed")).status_code == 200
+
+
+def test_a_link_from_another_site_may_be_followed(viewer: Client) -> None:
+    assert viewer.get(reverse("feed"), headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+
+
+def test_a_form_without_its_token_is_refused_with_a_way_out(db: None) -> None:
+    answer = Client(enforce_csrf_checks=True).post(reverse("sign-out"))
+    assert answer.status_code == 403
+    assert "Load the page again" in answer.content.decode()
+
+
+# Error pages
+
+
+def test_a_missing_page_does_not_repeat_the_address(db: None, client: Client) -> None:
+    answer = client.get("/no/<script>alert(1)</script>/")
+    assert answer.status_code == 404
+    page = answer.content.decode()
+    assert "alert(1)" not in page and "There is nothing here" in page
+
+
+def test_a_failure_names_itself_and_nothing_of_the_inside(
+    viewer: Client, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    from dashboard.queries import search
+
+    def failing(text: str) -> list[object]:
+        raise RuntimeError("redis://:hunter2@broker/0")
+
+    monkeypatch.setattr(search, "hits", failing)
+    viewer.raise_request_exception = False
+    answer = viewer.get(reverse("search"), {"q": "x"})
+    page = answer.content.decode()
+    assert answer.status_code == 500
+    sealed(answer)
+    assert answer["X-Request-Id"] in page
+    for inside in ("hunter2", "RuntimeError", "Traceback", settings.SECRET_KEY, "dashboard/"):
+        assert inside not in page
+
+
+def test_an_error_behind_htmx_is_a_toast(viewer: Client) -> None:
+    answer = viewer.get("/no/such/page/", headers={"HX-Request": "true"})
+    assert answer.status_code == 404
+    assert answer["HX-Retarget"] == "#toasts"
+    assert 'class="toast"' in answer.content.decode() and "<html" not in answer.content.decode()
+
+
+def test_a_request_that_makes_no_sense_is_not_echoed() -> None:
+    request = RequestFactory().get("/")
+    answer = errors.bad_request(request, SuspiciousOperation("<script>secret</script>"))
+    assert answer.status_code == 400 and "secret" not in answer.content.decode()
+
+
+def test_a_refusal_names_the_role_that_is_needed_and_the_one_held(db: None) -> None:
+    request = RequestFactory().get("/")
+    request.user = access.create_user("v", "viewer")
+    page = errors.forbidden(request, access.Forbidden("operator")).content.decode()
+    assert "needs the operator role" in page and "You have the viewer role" in page
+
+
+def test_no_page_needs_an_inline_style_or_script(viewer: Client) -> None:
+    User.objects.filter(username="viewer").update(is_superuser=True)
+    for name in ("feed", "search", "users", "user-add", "overview", "tasks", "workers", "audit"):
+        page = viewer.get(reverse(name)).content.decode()
+        assert " style=" not in page and "<style" not in page, name
+        assert not re.search(r"<script(?![^>]*\bsrc=)(?![^>]*application/json)", page), name
+        assert not re.search(r"<[^>]*\son[a-z]+=", page), name
