@@ -177,6 +177,9 @@ class Broker:
             "socket_timeout": 5.0,
             "socket_connect_timeout": CONNECT_TIMEOUT,
             "socket_keepalive": True,
+            # How kombu makes a connection: once, for who waits is a person. Asking again is our business.
+            "max_retries": 1,
+            "interval_start": 0,
             **given,
             "global_keyprefix": self.key_prefix,
             "fanout_prefix": self.fanout_prefix,

@@ -83,7 +83,7 @@ def ask(broker: Broker, questions: Sequence[Question], *, timeout: float) -> lis
         over = _over_redis if broker.transport == "redis" else _over_queue
         over(broker, connection, call)
     except errors as error:
-        connection.collapse() if hasattr(connection, "collapse") else connection.close()
+        connection.collect(0.1)  # made anew by whoever takes it next
         raise Unreachable(f"The broker cannot be reached: {broker.explain(error)}", sent=call.sent) from error
     finally:
         connection.release()
@@ -219,7 +219,7 @@ def _redis_channel(connection: Any) -> Any:
     try:
         return connection.default_channel
     except (OSError, KombuError, RedisError):
-        connection.collapse()
+        connection.collect(0.1)
         return connection.default_channel
 
 

@@ -39,6 +39,7 @@ class ReceiverSource:
         self._room = threading.Semaphore(HANDOVER)
         self._items: deque[tuple[Decoded, float] | tuple[bool, str]] = deque()
         self._woken = False
+        self.connection: Any = None  # the kombu connection while it listens
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self, on_message: OnMessage, on_state: OnState) -> None:
@@ -100,6 +101,7 @@ class ReceiverSource:
                 accept=["json"],
             ):
                 self._backoff.reset()
+                self.connection = connection
                 self._tell(True, "")
                 while not self._stopped.is_set():
                     try:
