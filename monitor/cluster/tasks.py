@@ -191,7 +191,7 @@ class Tasks:
         host, asked = inspection.hostname, inspection.asked_at
         listed: set[str] = set()
         for kind in ("active", "reserved", "scheduled"):
-            for item in getattr(inspection, kind) or ():
+            for item in filter(_is_dict, getattr(inspection, kind) or ()):
                 request = item.get("request") if kind == "scheduled" else item
                 if isinstance(request, dict) and isinstance(uuid := request.get("id"), str) and uuid:
                     listed.add(uuid)
@@ -326,3 +326,7 @@ class Tasks:
         kept = ordered[:keep] + ordered[-keep:]
         self._limits.let_go["marks of one task"] += len(ordered) - len(kept)
         task.marks = {mark.key: mark for mark in kept}
+
+
+def _is_dict(item: object) -> bool:
+    return isinstance(item, dict)

@@ -49,13 +49,25 @@ class Process:
 class Worker:
     """A worker's record and what is needed to keep it."""
 
-    __slots__ = ("inspect_at", "is_dirty", "missed_before", "offsets", "processes", "record", "shown_at")
+    __slots__ = (
+        "inspect_at",
+        "is_dirty",
+        "last_pid",
+        "missed_before",
+        "offsets",
+        "processes",
+        "record",
+        "returns",
+        "shown_at",
+    )
 
     def __init__(self, record: WorkerRecord, now: float) -> None:
         self.record = record
         self.processes: dict[int, Process] = {}
         self.missed_before = record.missed  # of processes that are gone
         self.offsets: deque[float] = deque(maxlen=32)  # receipt less timestamp, seconds
+        self.last_pid: int | None = None
+        self.returns: deque[float] = deque(maxlen=8)  # when a process spoke again after another had
         self.is_dirty = True
         self.shown_at = 0.0
         self.inspect_at: float | None = now  # when it is due to be asked
@@ -314,13 +326,15 @@ class Workers:
         if now - worker.shown_at >= SHOWN_AGAIN and event.type in WORKER_TYPES:
             worker.is_dirty = True
         if event.type in WORKER_TYPES:
-            self._see_duplicates(worker, now)
+            self._see_duplicates(worker, process, now)
 
-    def _see_duplicates(self, worker: Worker, now: float) -> None:
-        alive = [p for p in worker.processes.values() if p.beats > 1 and p.goodbye_at is None]
-        alive = [p for p in alive if now - p.heard_at <= worker.window]
-        newest = max((p.beats for p in alive), default=0)
-        is_duplicate = len(alive) > 1 and newest > 1 and sum(p.beats >= 3 for p in alive) > 1
+    def _see_duplicates(self, worker: Worker, process: Process, now: float) -> None:
+        # After a restart the old pid is not heard again; two workers of one name take turns.
+        if worker.last_pid not in (None, process.pid) and process.beats > 1:
+            worker.returns.append(now)
+        worker.last_pid = process.pid
+        since = now - 3 * worker.window
+        is_duplicate = sum(at >= since for at in worker.returns) >= 3
         if is_duplicate != worker.record.duplicate:
             worker.record.duplicate = is_duplicate
             worker.is_dirty = True
