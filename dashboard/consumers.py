@@ -25,8 +25,9 @@ from monitor import publish
 
 log = structlog.get_logger(__name__)
 
-# Close codes. The browser comes back by itself after 1012 and 1013, and never after 4xxx.
-RESTART, TRY_LATER = 1012, 1013
+# Close codes. The browser comes back by itself after 3xxx, and never after 4xxx. (Autobahn, under Daphne,
+# sends no code from 1001 to 2999.)
+RESTART, TRY_LATER = 3012, 3013
 COMMAND, SIGNED_OUT, FORBIDDEN, NO_PAGE = 4400, 4401, 4403, 4404
 
 RECHECK = 20.0  # seconds between two looks at the session and the role

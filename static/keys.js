@@ -4,7 +4,7 @@ import { chooseRow, chosen, clearRows, cursorRow, moveCursor, openRow } from "./
 import { showNewer, togglePause } from "./live.js";
 
 const LINKS = { o: "overview", t: "tasks", w: "workers", l: "audit", f: "feed" };
-let pressedG = 0;
+let pressedG = -Infinity;
 
 const KEYS = {
   "?": () => openDialog("#keys"),
@@ -26,7 +26,9 @@ const KEYS = {
 
 export function startKeys() {
   document.addEventListener("keydown", (event) => {
-    const { key, target } = event;
+    const { target } = event;
+    // By shift, whatever caps lock says.
+    const key = /^[a-z]$/i.test(event.key) ? event.key[event.shiftKey ? "toUpperCase" : "toLowerCase"]() : event.key;
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || !areOn()) return;
     if (target.closest("input:not([type=checkbox],[type=radio]),textarea,select,[contenteditable]")) return;
     if ($("dialog[open]")) return;
@@ -34,10 +36,10 @@ export function startKeys() {
     if ((key === " " || key === "Enter") && target.closest("button,a,summary,input,label,[role=tab]")) return;
     if (event.timeStamp - pressedG < 1000 && LINKS[key]) {
       event.preventDefault();
-      pressedG = 0;
+      pressedG = -Infinity;
       return $(`[data-go="${LINKS[key]}"], .nav a[href$="/${LINKS[key] === "overview" ? "" : LINKS[key] + "/"}"]`)?.click();
     }
-    pressedG = key === "g" ? event.timeStamp : 0;
+    pressedG = key === "g" ? event.timeStamp : -Infinity;
     const action = Object.hasOwn(KEYS, key) && KEYS[key];
     if (!action || (key === " " && !$("[data-pause]"))) return;
     if (key !== "Escape") event.preventDefault();

@@ -12,7 +12,9 @@ export function startLive() {
   element = $("[data-live]");
   if (!element || !window.htmx) return;
   keepWhatIsOurs();
-  htmx.config.ws = { reconnectDelay: 400 + 400 * Math.random(), reconnectMaxDelay: 2e4 + 1e4 * Math.random(), reconnectJitter: 0 };
+  // The jitter is this page's own, so that the next try can be told to the second.
+  const [reconnectDelay, reconnectMaxDelay] = [400 + 400 * Math.random(), 2e4 + 1e4 * Math.random()];
+  htmx.config.ws = { reconnectDelay, reconnectMaxDelay, reconnectJitter: 0, reconnectCodes: COME_BACK };
   for (const [name, listener] of Object.entries(LISTENERS)) element.addEventListener(`htmx:ws:${name}`, listener);
   const shown = new URLSearchParams({ path: location.pathname, query: location.search.slice(1) });
   element.setAttribute("hx-ws:connect", `${element.dataset.live}?${shown}`);
@@ -25,6 +27,9 @@ export function startLive() {
 
 // The socket
 
+// 3012 and 3013: the server restarts, or is full. 1000 and 4xxx are final.
+const COME_BACK = [1001, 1005, 1006, 1011, 1012, 1013, 1014, 3012, 3013];
+
 const LISTENERS = {
   "before:connection": ({ detail }) => {
     connection = detail.connection;
@@ -34,6 +39,7 @@ const LISTENERS = {
   "after:connection": () => {
     seq = 0;
     lostAt = nextTry = resync = undefined;
+    connection.config.reconnectCodes = COME_BACK;
     showLost();
   },
   close: ({ detail }) => {
@@ -47,8 +53,9 @@ const LISTENERS = {
     const frame = JSON.parse(detail.message.data);
     if (resync) return (detail.cancelled = true);
     if (frame.seq !== ++seq) {
-      // Something was lost on the way: coming back brings everything.
+      // Something was lost on the way: coming back brings everything. The server's answer to our close says 1000.
       resync = detail.cancelled = true;
+      connection.config.reconnectCodes = [...COME_BACK, 1000];
       return connection.socket.close();
     }
     clock.offset = frame.now - Date.now() / 1000;

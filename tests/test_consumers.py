@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, override_settings
@@ -80,8 +81,9 @@ def someone(role: str = "viewer", name: str = "ann") -> Client:
 
 def socket(client: Client | None, where: str = "path=/here/", **headers: str | None) -> WebsocketCommunicator:
     sent = {"host": HOST, "origin": ORIGIN} | headers
-    if client is not None and "sessionid" in client.cookies:
-        sent["cookie"] = f"sessionid={client.cookies['sessionid'].value}"
+    name = settings.SESSION_COOKIE_NAME
+    if client is not None:
+        sent["cookie"] = f"{name}={client.cookies[name].value}"
     pairs = [(name.encode(), value.encode()) for name, value in sent.items() if value is not None]
     return WebsocketCommunicator(application, f"/live/?{where}", headers=pairs)
 
@@ -212,7 +214,7 @@ def test_behind_a_proxy_that_ends_tls_the_scheme_is_the_browsers() -> None:
 def test_an_anonymous_browser_is_refused() -> None:
     async def story() -> None:
         assert await refused(socket(None)) == consumers.SIGNED_OUT
-        made_up = socket(None, cookie="sessionid=abcdefghijklmnopqrstuvwxyz012345")
+        made_up = socket(None, cookie=f"{settings.SESSION_COOKIE_NAME}=abcdefghijklmnopqrstuvwxyz012345")
         assert await refused(made_up) == consumers.SIGNED_OUT
 
     run(story)
