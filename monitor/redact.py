@@ -111,6 +111,7 @@ class Redactor:
             return s
         s = _PEM.sub(HIDDEN, s)
         s = _USERINFO.sub(lambda m: m[1] + HIDDEN + "@", s)
+        s = _LOOSE_USERINFO.sub(lambda m: m[1] + HIDDEN + "@", s)
         for pattern in _SHAPES:
             s = pattern.sub(HIDDEN, s)
         s = _HEADER.sub(lambda m: m[1] + HIDDEN, s)
@@ -161,6 +162,10 @@ _PEM = re.compile(
     r"-----BEGIN [A-Z ]{1,40}-----(?:(?!-----END)[\s\S]){0,65536}(?:-----END [A-Z ]{1,40}-----)?"
 )
 _USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]{0,30}://)[^\s/?#@'\"<>,]{0,512}@")
+# A password with a raw slash in it, as brokers' URLs are often written by hand.
+_LOOSE_USERINFO = re.compile(
+    r"((?!https?:)[A-Za-z][A-Za-z0-9+.\-]{0,30}://)[^\s/@'\"<>,;]{0,256}:[^\s@'\"<>,;]{0,512}@"
+)
 _SHAPES = (
     re.compile(r"\beyJ[A-Za-z0-9_-]{5,4096}\.[A-Za-z0-9_-]{2,8192}(?:\.[A-Za-z0-9_-]{0,4096})?"),  # JWT
     re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
