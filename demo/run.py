@@ -58,6 +58,7 @@ WORKERS = (
 
 def run(*, port: int, rate: float, seed: int, data: str, broker: str, browser: bool) -> int:
     """Runs until SIGINT or SIGTERM; answers the exit code."""
+    os.umask(0o077)
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, _stop)
     try:
@@ -99,8 +100,8 @@ class Demo:
         self._start("customers", ["-m", "demo.shop.traffic", f"--rate={self.rate}", f"--seed={self.seed}"])
         self.say(f"The shop is open: about {self.rate:g} tasks a second.")
         print(
-            f"\n  Umbel      {address}\n  Sign in    demo (admin, for this run only)\n  Password   {password}\n"
-            "  Stop       Ctrl-C\n",
+            f"\n  Umbel      {address}\n  Sign in    demo (admin, for this run only)\n  Password   {password}"
+            "\n  Stop       Ctrl-C\n",
             flush=True,
         )
         if browser and sys.stdout.isatty():
@@ -193,6 +194,7 @@ class Demo:
 
     def _watch(self) -> None:
         """Kills the worker that dies now and then, brings it back; says so when anything else ends."""
+        parent = os.getppid() if "MAKELEVEL" in os.environ else 0
         mortal = next(kind for kind in WORKERS if kind.dies)
         dies_at = time.monotonic() + self.chance.uniform(*DIES_EVERY)
         back_at = 0.0
@@ -200,6 +202,8 @@ class Demo:
         while True:
             time.sleep(0.5)
             now = time.monotonic()
+            if parent and os.getppid() != parent:  # make was killed, and with it the reader of our lines
+                raise Stopped
             if not back_at and now >= dies_at:
                 self.say(f"{mortal.name} dies (as workers do) and comes back in {STAYS_AWAY:g} s.")
                 self.processes[mortal.name].kill()

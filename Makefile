@@ -1,0 +1,45 @@
+# make demo | test | check | ci. Needs Python 3.11 or later with pip, git and make; all else it gets itself.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+# mypy's Django plugin loads the settings: their data folder must not be the user's.
+export UMBEL_DATA := $(CURDIR)/.umbel
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help demo test check bench ci ready-demo ready-test clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo     a shop with real workers and Umbel on http://127.0.0.1:8000 (PORT=9000 RATE=20 ARGS=…)"
+	@echo "make test     the tests, with real brokers, workers and browser (ARGS='tests/test_cli.py -x')"
+	@echo "make check    format, lint, types, who may import whom"
+	@echo "make ci       check and test; a skipped test is a failure"
+	@echo "make clean    removes .venv, caches and built files"
+
+# One plain command, so that make starts it itself, without a shell between them.
+demo: ready-demo
+	@$(BIN)/umbel demo --data .umbel $(if $(PORT),--port $(PORT)) $(if $(RATE),--rate $(RATE)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+test: ready-test
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: ready-test
+	@$(BIN)/ruff format --check --quiet . || { echo "Format: ruff format ."; exit 1; }
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+bench:
+	@echo "There is no benchmark yet."
+
+ci: export UMBEL_CI := 1
+ci: check test
+
+ready-demo ready-test:
+	@$(if $(PYTHON),,$(error No Python 3.11 or later was found: install one, or say make PYTHON=/path/to/python3))
+	@$(PYTHON) .ci/setup.py $(@:ready-%=%)
+
+clean:
+	@rm -rf .venv .umbel static/vendor .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
