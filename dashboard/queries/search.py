@@ -23,6 +23,7 @@ class Hit:
     text: str
     note: str
     state: str = ""
+    key: str = ""  # who types all of it means this and nothing else
 
 
 def hits(text: str) -> list[Hit]:
@@ -30,6 +31,11 @@ def hits(text: str) -> list[Hit]:
     if not text:
         return []
     return [*_tasks(text), *_workers(text), *_names(text), *_queues(text)]
+
+
+def meant(found: list[Hit], text: str) -> Hit | None:
+    """The task or worker whose whole name was typed."""
+    return next((hit for hit in found if hit.key and hit.key.casefold() == text.casefold()), None)
 
 
 def _tasks(text: str) -> list[Hit]:
@@ -41,7 +47,7 @@ def _tasks(text: str) -> list[Hit]:
     if low != text:
         rows |= models.Task.objects.filter(uuid=text)
     return [
-        Hit(reverse("task", args=[uuid]), "n-tasks", f"{uuid} {name}", "task", state)
+        Hit(reverse("task", args=[uuid]), "n-tasks", f"{uuid} {name}", "task", state, key=uuid)
         for uuid, name, state in rows.values_list("uuid", "name", "state")[:EACH]
     ]
 
@@ -49,7 +55,7 @@ def _tasks(text: str) -> list[Hit]:
 def _workers(text: str) -> list[Hit]:
     rows = models.Worker.objects.filter(hostname__icontains=text).order_by("hostname")
     return [
-        Hit(reverse("worker", args=[pk]), "n-workers", hostname, f"worker, {status}")
+        Hit(reverse("worker", args=[pk]), "n-workers", hostname, f"worker, {status}", key=hostname)
         for pk, hostname, status in rows.values_list("pk", "hostname", "status")[:EACH]
     ]
 

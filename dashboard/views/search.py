@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.views.decorators.http import require_safe
 
 from dashboard import access
@@ -13,8 +13,11 @@ from dashboard.queries import search as queries
 @access.viewer
 @require_safe
 def search(request: HttpRequest) -> HttpResponse:
-    """Hits for ``q``."""
+    """Hits for ``q``; a whole task id or hostname goes straight to its page."""
     text = request.GET.get("q", "")[: queries.LONGEST].replace("\0", "").strip()
-    context = {"title": "Search", "q": text, "hits": queries.hits(text)}
+    found = queries.hits(text)
     part = request.headers.get("HX-Request") == "true"
+    if not part and (hit := queries.meant(found, text)):
+        return redirect(hit.href)
+    context = {"title": "Search", "q": text, "hits": found}
     return render(request, "search/_hits.html" if part else "search/search.html", context)
