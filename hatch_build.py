@@ -21,6 +21,9 @@ class VendorHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         _vendor(Path(self.root)).build()
+        if self.target_name == "wheel" and version != "editable":
+            # A checkout has them beside the packages, a wheel inside; the settings find them both ways.
+            build_data["force_include"] |= {"templates": "dashboard/templates", "static": "dashboard/static"}
 
 
 def _vendor(root: Path) -> ModuleType:

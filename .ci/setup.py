@@ -1,7 +1,7 @@
 """Gets a fresh clone ready: ``setup.py demo`` or ``setup.py test``. Needs Python 3.11 and pip, nothing else.
 
-Makes ``.venv`` once for each state of pyproject.toml, builds static/vendor, and for ``test`` installs what the
-live tests need where it may (Debian, as root); elsewhere it says what will not be run, and why.
+Makes ``.venv`` once for each state of pyproject.toml, builds static/vendor, and for ``test`` installs what
+the live tests need where it may (Debian, as root); elsewhere it says what will not be run, and why.
 """
 
 from __future__ import annotations
