@@ -18,6 +18,7 @@ from channels.sessions import SessionMiddlewareStack  # noqa: E402
 from servestatic import ServeStaticASGI  # noqa: E402
 
 from dashboard.consumers import SameOrigin  # noqa: E402
+from dashboard.flow import Backpressure  # noqa: E402
 from dashboard.middleware import HEADERS  # noqa: E402
 from dashboard.routing import websocket_urlpatterns  # noqa: E402
 
@@ -42,6 +43,6 @@ def _static(application: object) -> ServeStaticASGI:
 application = ProtocolTypeRouter(
     {
         "http": _static(pages),
-        "websocket": SameOrigin(SessionMiddlewareStack(URLRouter(websocket_urlpatterns))),
+        "websocket": Backpressure(SameOrigin(SessionMiddlewareStack(URLRouter(websocket_urlpatterns)))),
     }
 )

@@ -144,7 +144,17 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         return Page.at(path, asked.get("query", [""])[0], role, access.read_only())
 
     def _run(self, story: Coroutine[Any, Any, None]) -> None:
-        self._runners.append(asyncio.create_task(story))
+        runner = asyncio.create_task(story)
+        runner.add_done_callback(self._ended)
+        self._runners.append(runner)
+
+    def _ended(self, runner: asyncio.Task[None]) -> None:
+        """A socket whose runner failed would look live and never change: it ends, and the browser comes back."""
+        if runner.cancelled() or runner.exception() is None:
+            return
+        log.error("A live socket failed.", exc_info=runner.exception())
+        self._end()
+        self._closing = asyncio.create_task(self.close(RESTART))
 
     def _end(self) -> None:
         if self.outbox is not None:

@@ -98,7 +98,13 @@ def main() -> None:
 
     name, cookie = settings.SESSION_COOKIE_NAME, _people()
     _pages()
-    server = Server(application, ["tcp:port=0:interface=127.0.0.1"], websocket_timeout=-1, verbosity=0)
+    server = Server(
+        application,
+        ["tcp:port=0:interface=127.0.0.1"],
+        websocket_timeout=-1,
+        websocket_max_message_size=65536,
+        verbosity=0,
+    )
 
     def running() -> None:
         publish.bind(asyncio.get_event_loop())
@@ -188,12 +194,21 @@ def _pages() -> None:
                 outbox.close(request.GET.get("why", "restart"))
         return HttpResponse(status=204)
 
+    async def counts(request: HttpRequest) -> HttpResponse:
+        """What the hub did, and whether any socket waits for its browser."""
+        from dashboard import hub
+
+        here = hub.current()
+        waiting = [len(outbox._waiting) for outbox in here._sockets]
+        return HttpResponse(json.dumps({"sent": here.counts.sent, "waiting": waiting}))
+
     urlpatterns.extend(
         [
             path("", page, name="overview"),
             path("tasks/", page, name="tasks"),
             path("set/", change),
             path("end/", end),
+            path("counts/", counts),
         ]
     )
 
