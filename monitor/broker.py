@@ -96,7 +96,11 @@ class Broker:
     @property
     def database(self) -> int:
         """The number of the Redis database."""
-        name = str(Connection(self.url).virtual_host or "").strip("/")
+        parts = urlsplit(self.url)
+        if parts.scheme == "redis+socket":
+            name = dict(parse_qsl(parts.query)).get("virtual_host", "").strip("/")
+        else:
+            name = str(Connection(self.url).virtual_host or "").strip("/")
         if not name:
             return 0
         try:

@@ -36,8 +36,8 @@ PREFORK, SCALED, THREADS, SOLO, BEAT = (
 )
 OPERATOR = Actor(None, "ada", "operator", "127.0.0.1")
 STATES = {
-    "sent": "PENDING", "received": "RECEIVED", "started": "STARTED", "succeeded": "SUCCESS", "failed": "FAILURE",
-    "retried": "RETRY", "revoked": "REVOKED", "rejected": "REJECTED",
+    "sent": "PENDING", "received": "RECEIVED", "started": "STARTED", "succeeded": "SUCCESS",
+    "failed": "FAILURE", "retried": "RETRY", "revoked": "REVOKED", "rejected": "REJECTED",
 }  # fmt: skip
 
 

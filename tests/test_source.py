@@ -87,6 +87,17 @@ def event(kind: str, number: int = 0, **fields: Any) -> dict[str, Any]:
     return base | ({"uuid": f"id-{number}"} if kind.startswith("task-") else {}) | fields
 
 
+def enveloped(body: Any) -> dict[str, Any]:
+    """As kombu writes it on Redis."""
+    return {
+        "body": json.dumps(body),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {},
+        "properties": {"body_encoding": "utf-8"},
+    }
+
+
 class Line:
     """A cluster's side of a broker: publishes events as workers do, and can cut the listener off."""
 
@@ -256,8 +267,7 @@ def test_a_recording_gives_every_event_of_its_file(name: str) -> None:
 
 
 def test_a_recording_keeps_its_recorded_times(tmp_path: Path) -> None:
-    envelope = {"body": json.dumps(event("worker-heartbeat")), "content-type": "application/json",
-                "content-encoding": "utf-8", "headers": {}, "properties": {"body_encoding": "utf-8"}}  # fmt: skip
+    envelope = enveloped(event("worker-heartbeat"))
     path = tmp_path / "one.json"
     path.write_text(
         json.dumps({"messages": [[1700000000.5, "/0.celeryev/worker.heartbeat", json.dumps(envelope)]]})
@@ -340,8 +350,7 @@ def test_it_listens_where_the_cluster_publishes(
     valkey: Server, options: dict[str, Any], channel: str
 ) -> None:
     broker = Broker(valkey.url, **options)
-    envelope = {"body": json.dumps(event("task-received", 4)), "content-type": "application/json",
-                "content-encoding": "utf-8", "headers": {}, "properties": {"body_encoding": "utf-8"}}  # fmt: skip
+    envelope = enveloped(event("task-received", 4))
 
     async def story() -> None:
         async with listening(RedisSource(broker)) as heard:

@@ -29,7 +29,7 @@ from monitor.broker import CONNECT_TIMEOUT, Broker
 # Bytes of one reply that are read; a larger one is an error, not a stall.
 REPLY_LIMIT = 16 * 1024 * 1024
 # Seconds that the reply address outlives the call on Redis when Umbel dies within it.
-ADDRESS_TTL = 20
+ADDRESS_TTL = 5
 REPLIES = "umbel.replies"
 
 
