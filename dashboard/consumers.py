@@ -149,7 +149,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._runners.append(runner)
 
     def _ended(self, runner: asyncio.Task[None]) -> None:
-        """A socket whose runner failed would look live and never change: it ends, and the browser comes back."""
+        """A socket whose runner failed would look live and never change: it ends; the browser comes back."""
         if runner.cancelled() or runner.exception() is None:
             return
         log.error("A live socket failed.", exc_info=runner.exception())
