@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from django.utils.html import format_html, format_html_join
@@ -185,7 +186,7 @@ def slots(cells: Iterable[Any], label: str = "") -> SafeString:
     over its usual p95).
     Above 24 the cells shrink; above 200 there is one bar per state.
     """
-    drawn = [(str(value_of(c, "state") or "idle"), float(value_of(c, "fill") or 0)) for c in cells]
+    drawn = [_cell(c) for c in cells]
     count = len(drawn)
     if not count:
         return EMPTY
@@ -199,7 +200,7 @@ def slots(cells: Iterable[Any], label: str = "") -> SafeString:
     size, gap, per = (7, 2, 15) if count > 24 else (14, 3, min(count, 8))
     wide, tall = per * (size + gap) - gap, math.ceil(count / per) * (size + gap) - gap
     body = [
-        _slot((k % per) * (size + gap), (k // per) * (size + gap), size, state, fill)
+        _slot((k % per) * (size + gap), (k // per) * (size + gap), size, state, _high(state, fill, size))
         for k, (state, fill) in enumerate(drawn)
     ]
     return format_html(
@@ -213,10 +214,11 @@ def slots(cells: Iterable[Any], label: str = "") -> SafeString:
     )
 
 
-def _slot(x: int, y: int, size: int, state: str, fill: float) -> SafeString:
+@lru_cache(maxsize=4096)
+def _slot(x: int, y: int, size: int, state: str, high: int) -> SafeString:
+    """One cell; the few there are come back at every draw. ``high`` is the pixels filled."""
     r = "3" if size > 9 else "1.5"
     if state == "running":
-        high = max(2, min(size, round(fill * size)))
         return format_html(
             '<rect class="sl-bg" x="{}" y="{}" width="{}" height="{}" rx="{}"/>'
             '<rect class="sl-run" x="{}" y="{}" width="{}" height="{}" rx="{}"/>',
@@ -249,6 +251,15 @@ def _slot(x: int, y: int, size: int, state: str, fill: float) -> SafeString:
         return box
     cross = f"M{x + 4} {y + 4}l{size - 8} {size - 8}M{x + size - 4} {y + 4}l-{size - 8} {size - 8}"
     return format_html('{}<path class="sl-q" d="{}"/>', box, cross)
+
+
+def _cell(cell: Any) -> tuple[str, float]:
+    state = str(value_of(cell, "state") or "idle")
+    return (state if state in SLOT_WORDS else "idle", float(value_of(cell, "fill") or 0))
+
+
+def _high(state: str, fill: float, size: int) -> int:
+    return max(2, min(size, round(fill * size))) if state == "running" and math.isfinite(fill) else 0
 
 
 def _slot_bar(totals: Mapping[str, int], count: int, said: str) -> SafeString:
