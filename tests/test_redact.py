@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from monitor.redact import DEFAULT, HIDDEN, LIMIT, WITHHELD, Redactor
+from monitor.redact import DEFAULT, HIDDEN, LIMIT, PARTS, WITHHELD, WORDS, Redactor
 
 CANARY = "hunter2-canary"
 
@@ -247,6 +247,12 @@ def test_hostile_texts_take_little_time(hostile: str) -> None:
     shown = DEFAULT.text(hostile)
     assert time.process_time() - began < 1.0
     assert len(shown) <= 2 * LIMIT + 100
+
+
+def test_every_secret_word_is_found_by_the_quick_look() -> None:
+    for word in WORDS | set(PARTS):
+        assert "hunter2" not in DEFAULT.text(f"{{'{word}': 'hunter2'}}"), word
+        assert "hunter2" not in DEFAULT.text(f"{word.upper()}=hunter2"), word
 
 
 def test_long_texts_are_cut_first() -> None:

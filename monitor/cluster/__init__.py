@@ -55,28 +55,27 @@ class Cluster:
 
     def apply(self, event: Event, now: float) -> None:
         """File one event."""
+        # Counted last: an event that fails here has no outcome yet, and is the caller's to drop.
         count = self._accounting
-        count.received += 1
         self._pulse.event(event.hostname, event.timestamp, now)
-        if not event.type.startswith("task-"):
-            if self.workers.heartbeat(event, now):
-                count.applied += 1
-            else:
-                count.duplicate += 1
-            return
-        if not event.timestamp:
-            self.limits.let_go["timestamps that were not usable"] += 1
-        is_new = self.tasks.apply(event, now)
-        if is_new is None:
+        kind = event.type
+        if kind.startswith("task-"):
+            if not event.timestamp:
+                self.limits.let_go["timestamps that were not usable"] += 1
+            kind = kind[5:]
+            is_new = self.tasks.apply(event, kind, now)
+            if is_new and kind != "sent":
+                self.workers.task_event(event, kind, now, kind in TASK_KINDS)
+        else:
+            is_new = self.workers.heartbeat(event, now)
+        count.received += 1
+        if is_new:
+            count.applied += 1
+        elif is_new is None:
             count.dropped += 1
             self.limits.let_go["events without room for their task"] += 1
-        elif not is_new:
-            count.duplicate += 1
         else:
-            count.applied += 1
-            kind = event.type[5:]
-            if kind != "sent":
-                self.workers.task_event(event, kind, now, kind in TASK_KINDS)
+            count.duplicate += 1
 
     def count(self, decoded: Decoded) -> None:
         """Account for what a message held beside its good events."""

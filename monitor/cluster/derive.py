@@ -17,7 +17,7 @@ How marks become attempts:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -155,6 +155,9 @@ class Delivery:
 
     def first(self, kind: str) -> Mark | None:
         return next((mark for mark in self.marks if mark.kind == kind), None)
+
+    def has(self, kinds: Collection[str]) -> bool:
+        return any(mark.kind in kinds for mark in self.marks)
 
     @property
     def end(self) -> Mark | None:
@@ -306,17 +309,12 @@ def _of_one_process(found: list[Mark]) -> list[Delivery]:
     inspected = [mark for mark in found if mark.kind in INSPECTED]
     events.sort(key=_time_order if anew else _clock_order)
     deliveries: list[Delivery] = []
-    closed = started = True
     for mark in events:
-        kind = mark.kind
-        opens = kind == "received" or (kind == "started" and started) or (closed and kind not in WEAK)
-        if not deliveries or opens:
+        home = None if mark.kind == "received" else _home(mark.kind, deliveries)
+        if home is None:
             deliveries.append(Delivery(mark))
-            closed = started = False
         else:
-            deliveries[-1].marks.append(mark)
-        started = started or kind == "started" or kind in ENDS
-        closed = closed or kind == "retried"
+            home.marks.append(mark)
     if inspected and (not deliveries or all(mark.kind in WEAK for mark in events)):
         whole = Delivery(inspected[0])
         whole.marks = inspected + events
@@ -335,6 +333,31 @@ def _of_one_process(found: list[Mark]) -> list[Delivery]:
         if delivery.marks[-1].kind == "retried" or any(mark.kind == "retried" for mark in delivery.marks):
             number += 1
     return deliveries
+
+
+def _home(kind: str, deliveries: list[Delivery]) -> Delivery | None:
+    """Whose mark this is, of those that the process has; None when it opens one.
+
+    A task that retries is sent, and often received again, before its worker tells of the retry: an end belongs
+    to what has started, a start to what has not.
+    """
+    if kind in WEAK:
+        return deliveries[-1] if deliveries else None
+    unended = [d for d in deliveries if not d.has(ENDS)]
+    if kind == "started":
+        return next((d for d in unended if not d.has(("started",))), None)
+    if running := [d for d in unended if d.has(("started",))]:
+        return running[0]
+    ended = [d for d in deliveries if d.has(ENDS)]
+    if ended and any(d.has(_PAIRS.get(kind, ())) for d in ended[-1:]):
+        return ended[-1]
+    if unended:
+        return unended[0] if kind == "retried" else unended[-1]
+    return None if not ended or ended[-1].has(("retried",)) else ended[-1]
+
+
+# Ends that one delivery may have both of.
+_PAIRS = {"rejected": ("failed",), "failed": ("rejected",), "succeeded": ("revoked",)}
 
 
 def _number(deliveries: list[Delivery], sent: list[Mark]) -> None:

@@ -26,7 +26,7 @@ LETTERS = {
 }
 EXCEPTION_LIMIT, TRACEBACK_LIMIT = 2_000, 16_384
 
-Rank = tuple[int, int, float, str]
+Rank = tuple[int, int, float, tuple[str, str, int, int, float]]
 
 
 def fields_of(kind: str, event: Event, redactor: Redactor) -> dict[str, Any]:
@@ -86,13 +86,13 @@ def moment(raw: Any) -> float | None:
     return float(raw)
 
 
-LEAST: Rank = (-1, -1, 0.0, "")
+LEAST: Rank = (-1, -1, 0.0, ("", "", 0, 0, 0.0))
 
 
 def rank_of(mark: Mark) -> Rank:
     # The latest attempt, a worker's word before a client's, then time.
     retries = (mark.detail or {}).get("retries") or 0
-    return (retries, 1 if mark.kind == "received" else 0, mark.at, repr(mark.key))
+    return (retries, 1 if mark.kind == "received" else 0, mark.at, mark.key)
 
 
 def cut(text: str, limit: int) -> str:

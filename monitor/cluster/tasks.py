@@ -64,9 +64,8 @@ class Tasks:
 
     # events
 
-    def apply(self, event: Event, now: float) -> bool | None:
+    def apply(self, event: Event, kind: str, now: float) -> bool | None:
         """True when the event was new, False for a duplicate, None when there was no room for its task."""
-        kind = event.type[5:]
         at = event.timestamp
         key = (kind, event.hostname, event.pid, event.clock, at)
         task = self.live.get(event.uuid)
@@ -280,11 +279,11 @@ class Tasks:
         for field, value in fields.items():
             self._offer(task, field, rank, value)
         if mark.detail is not None:
-            mark.detail["has"] = "".join(LETTERS[field] for field in fields)
+            mark.detail["has"] = "".join([LETTERS[field] for field in fields])
 
     def _offer(self, task: Task, field: str, rank: Rank, value: Any) -> None:
         held = task.fields.get(field)
-        if held is None or (rank, str(value)) > (held[0], str(held[1])):
+        if held is None or rank > held[0] or (rank == held[0] and str(value) > str(held[1])):
             task.fields[field] = (rank, value)
 
     def _confirm(self, kind: str, uuid: str, item: dict[str, Any], told: Told, now: float) -> None:
