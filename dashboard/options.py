@@ -72,3 +72,17 @@ OPTIONS = (
 )
 
 BY_NAME = {option.name: option for option in OPTIONS}
+
+
+def table() -> str:
+    """The options as the README shows them (``python -m dashboard.options`` prints it)."""
+    rows = ["| Option | Variable | Default | |", "| --- | --- | --- | --- |"]
+    for option in OPTIONS:
+        default = f"`{option.default}`" if option.default else ""
+        star = " *" if option.secret else ""
+        rows.append(f"| `{option.flag}` | `{option.variable}`{star} | {default} | {option.help} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(table())  # noqa: T201
