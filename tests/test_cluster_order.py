@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.cluster import Cluster, Limits
+from monitor.cluster import Cluster, Limits, derive
+from monitor.cluster.derive import ENDS, unpacked
 from monitor.events import Event, decode, event_from_dict
-from monitor.records import TaskRecord
+from monitor.records import ENDED, STATES, Mark, TaskRecord
 
 RECORDINGS = sorted((Path(__file__).parent / "recordings").glob("wire_*.json"))
 RECEIPT = ("first_seen_at", "seen_at")
@@ -23,7 +24,9 @@ RECEIPT = ("first_seen_at", "seen_at")
 
 def recorded(path: Path) -> list[Event]:
     messages = json.loads(path.read_text())["messages"]
-    wire = [payload.encode() for _, channel, payload in messages if "ev/" in channel or channel.endswith("ev")]
+    wire = [
+        payload.encode() for _, channel, payload in messages if "ev/" in channel or channel.endswith("ev")
+    ]
     wire += [payload.encode() for _, channel, payload in messages if "myevents" in channel]
     return [event for payload in wire for event in decode(payload).events if event.type.startswith("task-")]
 
@@ -83,7 +86,9 @@ def straight(events: list[Event]) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("seed", range(4))
-def test_a_recording_shuffled_repeated_and_split_by_restarts_gives_the_same_rows(path: Path, seed: int) -> None:
+def test_a_recording_shuffled_repeated_and_split_by_restarts_gives_the_same_rows(
+    path: Path, seed: int
+) -> None:
     events = recorded(path)
     expected = straight(events)
     rng = random.Random(seed)
@@ -153,6 +158,61 @@ def test_any_life_of_a_task_in_any_order_gives_the_same_row(events: list[Event],
         run.send([event])
         rng.choice([run.turn, run.forget, lambda: None])()
     assert run.result() == expected
+
+
+PLACES = st.tuples(st.sampled_from(["a@h", "b@h"]), st.sampled_from([1, 2]), st.integers(0, 8))
+KINDS = [
+    *ENDS,
+    "sent",
+    "received",
+    "started",
+    "lost",
+    "settled",
+    "active",
+    "reserved",
+    "scheduled",
+    "progress",
+]
+
+
+@st.composite
+def any_marks(draw: st.DrawFn) -> list[Mark]:
+    """Any set of marks, possible or not, inferred ones included."""
+    marks: dict[Any, Mark] = {}
+    for n in range(draw(st.integers(1, 9))):
+        kind = draw(st.sampled_from(KINDS))
+        detail: dict[str, Any] = {"n": n}
+        if kind in ("sent", "received"):
+            detail["retries"] = draw(st.integers(0, 2))
+        if kind in ("failed", "retried", "settled"):
+            detail |= {"exception": f"E('{n}')", "traceback": f"tb {n}"}
+        if kind in ("succeeded", "settled"):
+            detail["result"] = draw(st.sampled_from([None, "None", "'r'"]))
+        if kind == "settled":
+            detail["state"] = draw(st.sampled_from(["SUCCESS", "FAILURE", "REVOKED"]))
+        if kind == "revoked":
+            detail |= {"terminated": draw(st.booleans()), "signum": 15}
+        if kind == "rejected":
+            detail["requeue"] = draw(st.booleans())
+        at = draw(st.sampled_from([0.0, 100.0, 101.5, 103.0, 500.0]))
+        mark = Mark(kind, *draw(PLACES), at, 1000.0 + n, detail)
+        marks.setdefault(mark.key, mark)
+    return list(marks.values())
+
+
+@settings(max_examples=400, deadline=None)
+@given(any_marks(), st.randoms(use_true_random=False))
+def test_a_row_is_a_function_of_the_set_of_its_marks(marks: list[Mark], rng: random.Random) -> None:
+    row = derive(TaskRecord(uuid="u"), marks)
+    mixed = rng.sample(marks, len(marks))
+    assert derive(TaskRecord(uuid="u"), mixed) == row
+    stored = msgspec.json.decode(msgspec.json.encode(row), type=TaskRecord)
+    back = unpacked(stored)
+    rng.shuffle(back)
+    assert sorted(back, key=lambda mark: mark.key) == sorted(marks, key=lambda mark: mark.key)
+    assert derive(TaskRecord(uuid="u"), back) == row
+    assert row.state in STATES
+    assert (row.ended_at is None) or row.state in ENDED
 
 
 LIFE = [

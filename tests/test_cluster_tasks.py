@@ -336,6 +336,18 @@ def test_a_settled_end_does_not_touch_a_row_that_ended_by_events() -> None:
     assert story.row().state == "SUCCESS"
 
 
+def test_revoked_in_the_backend_is_no_proof_for_a_running_task() -> None:
+    story = Story().beat().received().tell("started")
+    story.row()
+    assert not story.cluster.settle(Settled("u1", "REVOKED"), story.now)
+    assert story.row().state == "STARTED"
+    story.received(uuid="u2")
+    story.drain()
+    assert story.cluster.settle(Settled("u2", "REVOKED"), story.now)
+    assert story.row("u2").state == "REVOKED"
+    assert story.tell("started", uuid="u2").row("u2").state == "STARTED"
+
+
 def test_a_settled_row_survives_its_way_through_history() -> None:
     story = Story().beat().received().tell("started")
     story.row()

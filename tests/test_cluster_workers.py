@@ -461,3 +461,45 @@ def test_a_restored_worker_is_unknown_until_it_is_heard() -> None:
     assert again.workers.known[W].record.status == "unknown"
     again.tick(fleet.now + 11)
     assert again.workers.known[W].record.status == "offline"
+
+
+def test_two_containers_of_one_name_and_pid_are_told_and_nothing_is_lost() -> None:
+    fleet = Fleet()
+    fleet.cluster.absorb([])
+    for n in range(1, 12):
+        for first in (0, 5_000):  # two Lamport clocks, two counts
+            fleet.now += 1
+            fleet.clocks[W, 1] = first + 10 * n
+            fleet.beat(processed=first + n)
+            fleet.cluster.tick(fleet.now)
+    assert fleet.worker().duplicate
+    assert fleet.worker().missed == 0
+
+
+def test_what_a_container_ran_before_it_began_anew_under_pid_1_is_lost() -> None:
+    fleet = Fleet()
+    fleet.beat()
+    fleet.start()
+    fleet.cluster.cold()
+    fleet.cluster.absorb([])
+    fleet.cluster.drain(fleet.now)
+    fleet.wait(4, W)
+    fleet.clocks[W, 1] = fleet.processed[W, 1] = 0
+    fleet.beat(kind="online")
+    fleet.start()
+    fleet.wait(10, W)
+    fleet.cluster.cold()
+    fleet.cluster.absorb([])
+    fleet.cluster.drain(fleet.now)
+    states = {uuid: task.row.state for uuid, task in fleet.cluster.tasks.live.items() if task.row}
+    assert states == {"u1": "LOST", "u2": "STARTED"}
+
+
+def test_lag_that_lasts_is_not_taken_for_a_wrong_clock() -> None:
+    fleet = Fleet()
+    fleet.beat()
+    fleet.skew = -30.0
+    for _ in range(300):
+        fleet.now += 2
+        fleet.beat()
+    assert fleet.cluster.feed(fleet.now).lag == pytest.approx(30, abs=1)

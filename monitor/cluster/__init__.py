@@ -127,8 +127,8 @@ class Cluster:
 
     def tick(self, now: float) -> None:
         """Let time pass: silence, losses, evictions."""
-        for hostname, pid, note in self.workers.tick(now):
-            self._lose(hostname, pid, note, now)
+        for hostname, pid, before in self.workers.tick(now):
+            self._lose(hostname, pid, before, now)
         if not self.keep:
             self.tasks.evict(now)
 
@@ -229,11 +229,13 @@ class Cluster:
             reason = "other reasons"
         refused[reason] = refused.get(reason, 0) + n
 
-    def _lose(self, hostname: str, pid: int, note: str, now: float) -> None:
+    def _lose(self, hostname: str, pid: int, before: float, now: float) -> None:
         # Tasks that a worker process was running when it went silent.
         for (host, of), uuids in list(self.tasks.by_process.items()):
             if host == hostname and pid in (-1, of):
                 for uuid in list(uuids):
                     task = self.tasks.live.get(uuid)
-                    if task is not None and task.row is not None and task.row.state == STARTED:
-                        self.tasks.infer(uuid, "lost", {"note": note}, now)
+                    if task is None or task.row is None or task.row.state != STARTED:
+                        continue
+                    if task.row.seen_at <= before and uuid not in self.tasks.dirty:
+                        self.tasks.infer(uuid, "lost", {"note": "worker lost"}, now)

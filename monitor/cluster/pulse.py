@@ -6,6 +6,9 @@ from collections import deque
 
 SPAN = 10  # seconds
 SENDERS = 6_000
+# A clock may be set right: its smallest offset rises again by this much a second. Slow, since a lasting lag must
+# not be taken for a wrong clock.
+FORGETS = 1e-3
 
 
 class Pulse:
@@ -14,7 +17,7 @@ class Pulse:
     def __init__(self) -> None:
         self._counts: dict[int, int] = {}
         self._lags: deque[tuple[float, float]] = deque(maxlen=1_000)
-        self._offsets: dict[str, tuple[float, float]] = {}  # sender -> smallest offset, when it was found
+        self._offsets: dict[str, tuple[float, float]] = {}  # sender -> smallest offset, as of when
         self.last_at: float | None = None
 
     def event(self, sender: str, stamp: float, now: float) -> None:
@@ -27,16 +30,14 @@ class Pulse:
             return
         offset = now - stamp
         held = self._offsets.get(sender)
-        # A clock may be set right later: an old smallest offset is forgotten after five minutes.
-        if held is None or offset < held[0] or now - held[1] > 300:
-            if held is None and len(self._offsets) >= SENDERS:
+        if held is None:
+            if len(self._offsets) >= SENDERS:
                 self._offsets.pop(next(iter(self._offsets)))
-            # A first event may be late itself: an offset of under a minute is believed to be lag, not skew.
-            floor = min(offset, 0.0) if held is None and abs(offset) < 60 else offset
-            if held is not None and abs(offset) < 60:
-                floor = min(offset, 0.0)
-            self._offsets[sender] = held = (floor, now)
-        self._lags.append((now, offset - held[0]))
+            floor = offset
+        else:
+            floor = min(offset, held[0] + (now - held[1]) * FORGETS)
+        self._offsets[sender] = (floor, now)
+        self._lags.append((now, offset - floor))
 
     def rate(self, now: float) -> float:
         second = int(now)

@@ -21,7 +21,7 @@ from monitor.cluster.reading import (
     rank_of,
 )
 from monitor.events import TEXT_LIMIT, Event, clean
-from monitor.records import ENDED, Inspection, Mark, Settled, TaskRecord
+from monitor.records import ENDED, REVOKED, STARTED, Inspection, Mark, Settled, TaskRecord
 from monitor.redact import Redactor
 
 Key = tuple[str, str, int, int, float]
@@ -168,6 +168,15 @@ class Tasks:
             return False
         if (task.row or task.derive()).state in ENDED and task.row and task.row.known == "seen":
             return False
+        if (
+            settled.state == REVOKED
+            and task.row
+            and task.row.state == STARTED
+            and settled.uuid not in self.suspects
+        ):
+            return (
+                False  # Celery writes REVOKED for whatever it was told to revoke: no proof for a running task
+            )
         text = self._redactor.text
         detail: dict[str, Any] = {"state": settled.state}
         if settled.ended_at is not None:
@@ -201,7 +210,7 @@ class Tasks:
         for uuid in [u for (h, _), found in self.by_process.items() if h == host for u in found]:
             if uuid in listed or (task := self.live.get(uuid)) is None or task.row is None:
                 continue
-            if task.row.state == "STARTED" or whole:
+            if task.row.state == STARTED or whole:
                 since = max((m.seen_at for m in task.marks.values()), default=now)
                 if since < asked - 2.0:
                     self.suspects.setdefault(uuid, asked)

@@ -29,6 +29,9 @@ POOLS = {
 }
 
 
+Gone = tuple[str, int, float]  # hostname, pid, what it ran before this is lost
+
+
 class Process:
     """One run of a worker: a pid under a hostname."""
 
@@ -56,6 +59,7 @@ class Worker:
         "missed_before",
         "offsets",
         "processes",
+        "reborn",
         "record",
         "returns",
         "shown_at",
@@ -68,6 +72,7 @@ class Worker:
         self.offsets: deque[float] = deque(maxlen=32)  # receipt less timestamp, seconds
         self.last_pid: int | None = None
         self.returns: deque[float] = deque(maxlen=8)  # when a process spoke again after another had
+        self.reborn: list[tuple[int, float]] = []  # processes that began anew under their old pid, and when
         self.is_dirty = True
         self.shown_at = 0.0
         self.inspect_at: float | None = now  # when it is due to be asked
@@ -140,9 +145,9 @@ class Workers:
         if process.goodbye_at is None:
             self._heard(worker, process, event, now)
 
-    def tick(self, now: float) -> list[tuple[str, int, str]]:
-        """Judge silence. Gives the processes that are gone for good: (hostname, pid, how)."""
-        gone: list[tuple[str, int, str]] = []
+    def tick(self, now: float) -> list[Gone]:
+        """Judge silence. Gives the processes that are gone for good; pid -1 means all of the hostname."""
+        gone: list[Gone] = []
         since = self.connected_at
         if since is None:
             return gone
@@ -155,7 +160,7 @@ class Workers:
                 if worker.beats or (record.status == "unknown" and record.reason != "sends no heartbeats"):
                     self._offline(worker, "silent since", now)
                     if not worker.processes:
-                        gone.append((record.hostname, -1, "worker lost"))
+                        gone.append((record.hostname, -1, now))
                 elif now - heard > 60.0:
                     self._set(worker, "unknown", "sends no heartbeats")
             if settled > (max(window, RECONNECT_GRACE) if self.has_reconnected else window):
@@ -277,6 +282,9 @@ class Workers:
     def _anew(self, worker: Worker, process: Process, now: float) -> Process:
         worker.missed_before += process.losses.missed
         fresh = worker.processes[process.pid] = Process(process.pid, now)
+        worker.reborn.append((process.pid, now))
+        worker.returns.append(now)
+        self._judge_duplicate(worker, now)
         worker.inspect_at = now
         return fresh
 
@@ -333,6 +341,9 @@ class Workers:
         if worker.last_pid not in (None, process.pid) and process.beats > 1:
             worker.returns.append(now)
         worker.last_pid = process.pid
+        self._judge_duplicate(worker, now)
+
+    def _judge_duplicate(self, worker: Worker, now: float) -> None:
         since = now - 3 * worker.window
         is_duplicate = sum(at >= since for at in worker.returns) >= 3
         if is_duplicate != worker.record.duplicate:
@@ -351,15 +362,20 @@ class Workers:
             worker.record.status, worker.record.reason = status, reason
             worker.is_dirty = True
 
-    def _gone(self, worker: Worker, now: float) -> list[tuple[str, int, str]]:
-        gone = []
+    def _gone(self, worker: Worker, now: float) -> list[Gone]:
+        hostname = worker.record.hostname
+        gone: list[Gone] = []
+        while worker.reborn and now - worker.reborn[0][1] > worker.window:
+            pid, at = worker.reborn.pop(0)
+            if not worker.record.duplicate:  # two containers of one name and pid take turns: none is gone
+                gone.append((hostname, pid, at))
         for pid, process in list(worker.processes.items()):
             quiet = now - process.heard_at
             limit = GOODBYE_GRACE if process.goodbye_at is not None else worker.window
             if process.is_lost or not process.beats or quiet <= limit:
                 continue
             process.is_lost = True
-            gone.append((worker.record.hostname, pid, "worker lost"))
+            gone.append((hostname, pid, now))
         return gone
 
     def _account(self, worker: Worker) -> None:
