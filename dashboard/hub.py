@@ -33,6 +33,7 @@ WORKERS = 2  # Threads that draw.
 SHARE = (
     4.0  # A region is drawn no oftener than this many times its last cost, so drawing takes a fixed share.
 )
+BUDGET = 0.4  # Seconds of drawing in a second, all regions together; over that, all are drawn less often.
 WAITING = 64  # Frames that wait for one slow socket; more than any page has regions.
 ORIGINS = 256  # Processes that publish.
 SOCKETS = 1000  # In one process; more are told to try again later.
@@ -135,6 +136,8 @@ class Hub:
         self._listening = asyncio.Event()
         self._pool: ThreadPoolExecutor | None = None
         self._slots = asyncio.Semaphore(WORKERS)
+        self._spent = 0.0  # seconds drawn since the last tick
+        self._stretch = 1.0  # by how much all waits are longer now
 
     @property
     def sockets(self) -> int:
@@ -273,6 +276,8 @@ class Hub:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1.0)
+            load, self._spent = self._spent / BUDGET, 0.0
+            self._stretch = min(8.0, max(1.0, self._stretch * min(max(load, 0.8), 2.0)))
             self.changed((CLOCK,))
 
     async def _draw(self) -> None:
@@ -319,7 +324,8 @@ class Hub:
                 self._hand_out(live, content, newcomers)
                 ended = time.monotonic()
                 live.drawn_at = ended
-                live.due = began + max(live.region.every, SHARE * (ended - began))
+                self._spent += ended - began
+                live.due = began + self._stretch * max(live.region.every, SHARE * (ended - began))
             finally:
                 live.drawing = False
                 self._wake.set()

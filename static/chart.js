@@ -45,7 +45,7 @@ function twoLanes(figure) {
     lanes[0].box.append(hair);
   }
   function show(next) {
-    const fits = plots.length && next.t.length;
+    const fits = plots.length && data.t.length && next.t.length;
     data = next;
     if (fits) lanes.forEach((lane, i) => plots[i].setData(stacked(lane.names, data)));
     else draw();
@@ -71,13 +71,12 @@ function place(figure, selector) {
 
 function plotOf({ box, names, top }, colour, data) {
   const small = names.length === 2;
-  // The widest stack first: each narrower one is painted over it.
-  const series = names.map((name, i) => ({ name, i })).reverse().map(({ name }) => ({
+  const series = names.toReversed().map((name) => ({
     fill: colour[name],
     width: name === "succeeded" ? 2 : 0,
     stroke: name === "succeeded" ? colour.cap : colour[name],
     points: { show: false },
-    paths: name === "succeeded" ? capped : uPlot.paths.bars({ size: [0.82, 40], align: 1 }),
+    paths: bars,
   }));
   const axis = { stroke: colour.ink, font: `11px ${getComputedStyle(box).fontFamily}`, ticks: { show: false } };
   const options = {
@@ -86,7 +85,7 @@ function plotOf({ box, names, top }, colour, data) {
     padding: [6, 0, small ? 0 : 4, 0],
     legend: { show: false },
     cursor: { show: false },
-    scales: { x: { time: true }, y: { range: (_, __, max) => [0, top(max)] } },
+    scales: { x: { time: true, range: (_, min, max) => [min, max + stepOf(data.t)] }, y: { range: (_, __, max) => [0, top(max)] } },
     axes: [
       { ...axis, show: small, size: 22, gap: 4, grid: { show: false }, space: 70, values: (_, at) => at.map((t) => clock.time(t).slice(0, 5)) },
       { ...axis, size: 30, gap: 4, space: small ? 20 : 40, grid: { stroke: colour.line, width: 1 } },
@@ -96,23 +95,26 @@ function plotOf({ box, names, top }, colour, data) {
   return new uPlot(options, stacked(names, data), box);
 }
 
-/** Quiet bars with a strong upper edge. */
-function capped(plot, index, from, to) {
-  const fill = new Path2D();
-  const stroke = new Path2D();
-  const [xs, ys] = [plot.data[0], plot.data[index]];
-  const floor = plot.valToPos(0, "y", true);
-  const step = xs.length > 1 ? plot.valToPos(xs[1], "x", true) - plot.valToPos(xs[0], "x", true) : 8;
+/** Each bar stands on the layer below it, which is the next series; a stroke runs along its upper edge. */
+function bars(plot, index, from, to) {
+  const [fill, stroke] = [new Path2D(), new Path2D()];
+  const [xs, ys, below] = [plot.data[0], plot.data[index], plot.data[index + 1]];
+  const at = (value, scale) => plot.valToPos(value, scale, true);
+  const width = (at(xs[0] + stepOf(xs), "x") - at(xs[0], "x")) * 0.82;
   for (let i = from; i <= to; i++) {
-    if (!ys[i]) continue;
-    const [x, y] = [plot.valToPos(xs[i], "x", true), plot.valToPos(ys[i], "y", true)];
-    fill.rect(x, y, step * 0.82, floor - y);
+    const floor = below?.[i] ?? 0;
+    if (ys[i] <= floor) continue;
+    const [x, y] = [at(xs[i], "x"), at(ys[i], "y")];
+    fill.rect(x, y, width, at(floor, "y") - y);
     stroke.moveTo(x, y);
-    stroke.lineTo(x + step * 0.82, y);
+    stroke.lineTo(x + width, y);
   }
   return { fill, stroke, clip: null, band: null, gaps: null, flags: 3 };
 }
 
+const stepOf = (times) => (times.length > 1 ? times[1] - times[0] : 10);
+
+/** For uPlot: times, then the layers from the top of the stack down. */
 function stacked(names, data) {
   const sums = data.t.map(() => 0);
   const layers = names.map((name) => data.t.map((_, i) => (sums[i] += data[name]?.[i] ?? 0)));
@@ -158,9 +160,8 @@ function crosshair(box, current) {
     const edge = plot.over.getBoundingClientRect();
     const at = plot.posToVal(clientX - edge.left, "x");
     const i = Math.max(0, data.t.findLastIndex((t) => t <= at));
-    const step = data.t.length > 1 ? data.t[1] - data.t[0] : 0;
     hair.hidden = false;
-    hair.style.left = `${edge.left - box.getBoundingClientRect().left + plot.valToPos(data.t[i] + step / 2, "x")}px`;
+    hair.style.left = `${edge.left - box.getBoundingClientRect().left + plot.valToPos(data.t[i] + stepOf(data.t) * 0.41, "x")}px`;
     hair.classList.toggle("is-left", i > data.t.length * 0.6);
     const value = (name) => (data[name]?.[i] ?? 0).toFixed(name === "succeeded" ? 1 : 2);
     tip.textContent = `${clock.time(data.t[i])}   ${value("succeeded")} ok   ${value("retried")} retried   ${value("failed")} failed   per second`;

@@ -276,6 +276,22 @@ def test_a_costly_region_is_drawn_less_often(layer: InMemoryChannelLayer) -> Non
     run(story)
 
 
+def test_many_costly_regions_together_keep_to_a_budget(layer: InMemoryChannelLayer) -> None:
+    async def story() -> None:
+        board = Board()
+        board.seconds = 0.03
+        hub = Hub(lambda page: [board.region(f"r{i}", topics=(hubs.CLOCK, "tasks")) for i in range(20)])
+        await hub.join(Outbox(HERE))
+        began = time.monotonic()
+        while time.monotonic() - began < 3.2:
+            hub.changed(("tasks",))
+            await asyncio.sleep(0.02)
+        assert hub._stretch > 2
+        await hub.stop()
+
+    run(story)
+
+
 def test_at_most_two_threads_draw_at_once(layer: InMemoryChannelLayer) -> None:
     async def story() -> None:
         board = Board()
