@@ -117,7 +117,6 @@ def test_it_empties_only_a_folder_of_its_own(tmp_path: Path) -> None:
 
 
 def test_the_shop_has_what_shops_have() -> None:
-    app.loader.import_default_modules()
     names = [name for name in app.tasks if name.startswith("shop.")]
     assert len(names) >= 15
     limited = app.tasks["shop.images.remove_background"]

@@ -77,7 +77,7 @@ def charge(self: Task, order: int, amount: str, card_number: str = "", **options
     return {"order": order, "charged": amount, "authorization": f"a{order:08x}"}
 
 
-@app.task(name="shop.payments.refund", priority=9)
+@app.task(name="shop.payments.refund")
 def refund(order: int, reason: str) -> str:
     work(0.8)
     return f"order {order} refunded: {reason}"
