@@ -21,6 +21,7 @@ from django.http.request import split_domain_port, validate_host
 
 from dashboard import access, hub
 from dashboard.fragments import Page
+from dashboard.outbox import Outbox
 from monitor import publish
 
 log = structlog.get_logger(__name__)
@@ -77,7 +78,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     # None is called so: the hub listens for all sockets, so they need no channel of their own.
     channel_layer_alias = ""
 
-    outbox: hub.Outbox | None = None
+    outbox: Outbox | None = None
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         self._runners: list[asyncio.Task[None]] = []
@@ -99,7 +100,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self.close(TRY_LATER)
         else:
             await self.accept()
-            self.outbox = hub.Outbox(page, session=session_topic(self.scope["session"].session_key))
+            self.outbox = Outbox(page, session=session_topic(self.scope["session"].session_key))
             await hub.current().join(self.outbox)
             self._run(self._send(self.outbox))
             self._run(self._watch(self.outbox))
@@ -112,12 +113,12 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def disconnect(self, code: int) -> None:
         self._end()
 
-    async def _send(self, outbox: hub.Outbox) -> None:
+    async def _send(self, outbox: Outbox) -> None:
         while (text := await outbox.next()) is not None:
             await self.send(text_data=text)
         await self.close(SIGNED_OUT if outbox.closed == hub.SIGNED_OUT else RESTART)
 
-    async def _watch(self, outbox: hub.Outbox) -> None:
+    async def _watch(self, outbox: Outbox) -> None:
         """Ends the socket of someone who may no longer look; one with another role comes back with that."""
         while True:
             await asyncio.sleep(RECHECK)

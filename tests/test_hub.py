@@ -14,8 +14,10 @@ import pytest
 from channels.layers import InMemoryChannelLayer
 
 from dashboard import hub as hubs
+from dashboard import outbox as outboxes
 from dashboard.fragments import Page, Region
-from dashboard.hub import GROUP, Frame, Hub, Outbox
+from dashboard.hub import GROUP, Hub
+from dashboard.outbox import Frame, Outbox
 
 HERE = Page("here")
 THERE = Page("there")
@@ -433,7 +435,7 @@ def test_a_slow_socket_keeps_the_newest_frame_of_each_region() -> None:
 
 
 def test_a_slow_socket_drops_the_oldest_counts_it_and_shows_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hubs, "WAITING", 3)
+    monkeypatch.setattr(outboxes, "WAITING", 3)
 
     async def story() -> None:
         outbox = Outbox(HERE)
