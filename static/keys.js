@@ -1,5 +1,5 @@
 // One-letter shortcuts: never while typing, never with a modifier, and off with localStorage "umbel-keys" = "off".
-import { $, flipTheme, openDialog } from "./page.js";
+import { $, $$, flipTheme, openDialog } from "./page.js";
 import { chooseRow, chosen, clearRows, cursorRow, moveCursor, openRow } from "./rows.js";
 import { showNewer, togglePause } from "./live.js";
 
@@ -25,6 +25,7 @@ const KEYS = {
 };
 
 export function startKeys() {
+  startSwitch();
   document.addEventListener("keydown", (event) => {
     const { target } = event;
     // By shift, whatever caps lock says.
@@ -45,6 +46,17 @@ export function startKeys() {
     if (key !== "Escape") event.preventDefault();
     action();
   });
+}
+
+/** They can be turned off, for those who speak to their computer (WCAG 2.1.4); the dialog opens by its button too. */
+function startSwitch() {
+  const tell = () => $$("[data-keys-toggle] span").forEach((words) => (words.textContent = `Turn shortcuts ${areOn() ? "off" : "on"}`));
+  document.addEventListener("click", ({ target }) => {
+    if (!target.closest("[data-keys-toggle]")) return;
+    localStorage.setItem("umbel-keys", areOn() ? "off" : "on");
+    tell();
+  });
+  tell();
 }
 
 function areOn() {
