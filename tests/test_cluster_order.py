@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.cluster import Cluster, Limits, derive
-from monitor.cluster.derive import ENDS, unpacked
+from monitor.cluster.deliveries import ENDS
+from monitor.cluster.derive import unpacked
 from monitor.events import Event, decode, event_from_dict
 from monitor.records import ENDED, STATES, Mark, TaskRecord
 

@@ -106,6 +106,23 @@ def test_retries_are_kept_as_attempts() -> None:
     ]
 
 
+def test_a_retry_received_before_its_worker_told_of_it_is_the_next_attempt() -> None:
+    story = Story().received().tell("started").received(1).tell("retried", exception="E('x')")
+    assert [(a.number, a.state) for a in story.row().attempts] == [(0, "RETRY"), (1, "RECEIVED")]
+    row = story.tell("started").tell("succeeded", result="1").row()
+    assert [(a.number, a.state) for a in row.attempts] == [(0, "RETRY"), (1, "SUCCESS")]
+
+
+def test_an_end_belongs_to_the_attempt_that_runs_though_the_end_of_another_was_missed() -> None:
+    story = Story().received().tell("started").received(1).tell("started").tell("succeeded", result="1")
+    row = story.row()
+    assert [(a.number, a.state, a.note) for a in row.attempts] == [
+        (0, "RETRY", "end not seen"),
+        (1, "SUCCESS", ""),
+    ]
+    assert row.state == "SUCCESS"
+
+
 def test_a_reject_beats_the_failure_that_comes_with_it() -> None:
     story = Story().received().tell("started").tell("failed", exception="reject requeue=False: no")
     row = story.tell("rejected", requeue=False).row()

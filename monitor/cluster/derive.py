@@ -1,32 +1,28 @@
-"""A task's row is a pure function of the set of its marks: order, repetition and lateness cannot matter.
-
-How marks become attempts:
-
-- ``sent`` marks come from clients and open nothing. Marks of one ``(worker, pid)`` are ordered by the
-  worker's Lamport clock, which no skew touches; by its wall clock only where the clock is absent or began
-  anew (pid 1).
-- Along that order a *delivery* begins with ``received``, with ``started`` when one has started already, and
-  with anything after ``retried``. Deliveries are ordered by attempt (``retries`` of received), then time.
-- The last delivery decides the state. Within a delivery the last end decides, but: ``rejected`` beats
-  ``failed`` (a reject sends both), and ``succeeded`` beats ``revoked`` (a soft terminate may be survived)
-  unless the task was terminated and returned nothing (a killed greenlet).
-- Inferred marks (``lost``, ``settled``) take the place of the mark they were inferred from, and hold only
-  while no real mark of that worker follows. Inspected ones (``active``, ``reserved``, ``scheduled``) count
-  where no event of that worker process says anything, lift RECEIVED to STARTED, and undo an earlier ``lost``.
-"""
+"""A task's row is a pure function of the set of its marks: order, repetition and lateness cannot matter."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
 import msgspec
 
+from monitor.cluster.deliveries import (
+    INSPECTED,
+    PHASE,
+    WEAK,
+    Delivery,
+    deliveries_of,
+    detail_of,
+    note_of,
+    retries_of,
+    state_of,
+    when,
+)
 from monitor.records import (
     ENDED,
     FAILURE,
-    LOST,
     PENDING,
     RECEIVED,
     REJECTED,
@@ -39,32 +35,8 @@ from monitor.records import (
     TaskRecord,
 )
 
-ENDS = {
-    "succeeded": SUCCESS,
-    "failed": FAILURE,
-    "retried": RETRY,
-    "revoked": REVOKED,
-    "rejected": REJECTED,
-}
-WEAK = frozenset({"lost", "settled"})
-INSPECTED = frozenset({"active", "reserved", "scheduled"})
-PHASE = {
-    "active": 0,
-    "reserved": 0,
-    "scheduled": 0,
-    "received": 1,
-    "started": 2,
-    "retried": 4,
-    "failed": 4,
-    "succeeded": 4,
-    "revoked": 4,
-    "rejected": 5,
-    "settled": 6,
-    "lost": 6,
-}
 # Detail of the mark that decided the row, kept in the row's own columns instead.
 IN_COLUMNS = ("result", "exception", "traceback")
-SOFT_SIGNALS = frozenset({10, "10", "SIGUSR1", "USR1"})
 
 
 def derive(identity: TaskRecord, marks: Iterable[Mark]) -> TaskRecord:
@@ -74,14 +46,14 @@ def derive(identity: TaskRecord, marks: Iterable[Mark]) -> TaskRecord:
     if not ordered:
         return row
     sent = [mark for mark in ordered if mark.kind == "sent"]
-    deliveries = _deliveries(ordered, sent)
+    deliveries = deliveries_of(ordered, sent)
     row.first_seen_at = min(mark.seen_at for mark in ordered)
     row.seen_at = max(mark.seen_at for mark in ordered)
     if sent:
         row.sent_at = min(map(when, sent))
         row.sender = sent[0].worker
     row.attempts = [delivery.attempt() for delivery in deliveries]
-    numbers = [d.number for d in deliveries] + [_retries(mark) or 0 for mark in sent]
+    numbers = [d.number for d in deliveries] + [retries_of(mark) or 0 for mark in sent]
     row.retries = max(numbers, default=0)
     _supersede(row.attempts)
     source: Mark | None = None
@@ -100,7 +72,7 @@ def derive(identity: TaskRecord, marks: Iterable[Mark]) -> TaskRecord:
 def anchor(marks: Iterable[Mark]) -> Mark | None:
     """The last known mark of the last delivery: what an inferred mark is tied to."""
     ordered = sorted(marks, key=_total_order)
-    deliveries = _deliveries(ordered, [mark for mark in ordered if mark.kind == "sent"])
+    deliveries = deliveries_of(ordered, [mark for mark in ordered if mark.kind == "sent"])
     found = deliveries[-1].marks if deliveries else ordered
     events = [mark for mark in found if mark.kind not in INSPECTED]
     return (events or found)[-1] if found else None
@@ -109,11 +81,6 @@ def anchor(marks: Iterable[Mark]) -> Mark | None:
 def unpacked(row: TaskRecord) -> list[Mark]:
     """The marks of a stored row with what ``derive`` moved to its columns put back."""
     return [_unpacked(mark, row) for mark in row.marks]
-
-
-def when(mark: Mark) -> float:
-    """The sender's time of a mark, or ours where the sender's was not usable."""
-    return mark.at or mark.seen_at
 
 
 # private, in the order of use
@@ -142,93 +109,6 @@ _BLANK: dict[str, Any] = {
 }
 
 
-class Delivery:
-    """The marks of one try of the task on one worker process, in order."""
-
-    __slots__ = ("begun", "marks", "number", "order")
-
-    def __init__(self, mark: Mark) -> None:
-        self.marks = [mark]
-        self.number = 0
-        self.begun = when(mark)
-        self.order: tuple[Any, ...] = ()
-
-    def first(self, kind: str) -> Mark | None:
-        return next((mark for mark in self.marks if mark.kind == kind), None)
-
-    def has(self, kinds: Collection[str]) -> bool:
-        return any(mark.kind in kinds for mark in self.marks)
-
-    @property
-    def end(self) -> Mark | None:
-        """The mark that decides how it ended, if it has."""
-        ends = [mark for mark in self.marks if mark.kind in ENDS]
-        if ends:
-            return _decisive(ends)
-        last: Mark | None = None
-        for mark in self.marks:
-            if mark.kind in WEAK:
-                # The backend knows more than our silence; of two the later.
-                last = mark if last is None or (mark.kind, when(mark)) >= (last.kind, when(last)) else last
-            elif mark.kind not in INSPECTED:
-                last = None
-        if last is not None:
-            seen = [when(mark) for mark in self.marks if mark.kind == "active"]
-            if last.kind == "lost" and any(at > when(last) for at in seen):
-                return None
-        return last
-
-    def attempt(self) -> Attempt:
-        received, started, end = self.first("received"), self.first("started"), self.end
-        active = self.first("active")
-        attempt = Attempt(number=self.number, worker=self.marks[0].worker)
-        if received is not None:
-            attempt.received_at = when(received)
-            attempt.eta = _detail(received).get("eta")
-        if started is not None:
-            attempt.started_at = when(started)
-            attempt.state = STARTED
-        elif active is not None:
-            attempt.started_at = _detail(active).get("started")
-            attempt.state = STARTED
-        if end is None:
-            return attempt
-        detail = _detail(end)
-        attempt.state = state_of(end)
-        attempt.ended_at = when(end)
-        if end.kind == "settled":
-            attempt.ended_at = detail.get("ended")
-        attempt.note = note_of(end)
-        attempt.exception = detail.get("exception") or _said(self.marks)
-        attempt.runtime = detail.get("runtime")
-        if attempt.runtime is None and attempt.started_at is not None and attempt.ended_at is not None:
-            attempt.runtime = max(0.0, attempt.ended_at - attempt.started_at)
-        if attempt.state == SUCCESS:
-            attempt.exception = None
-        if end.kind == "lost":
-            attempt.runtime = None
-        return attempt
-
-
-def state_of(end: Mark) -> str:
-    if end.kind == "settled":
-        return str(_detail(end).get("state") or LOST)
-    if end.kind == "lost":
-        return LOST
-    if end.kind == "rejected" and _detail(end).get("requeue"):
-        return PENDING
-    return ENDS[end.kind]
-
-
-def note_of(end: Mark) -> str:
-    detail = _detail(end)
-    if end.kind == "settled":
-        return "end read from the result backend"
-    if end.kind == "rejected" and detail.get("requeue"):
-        return "returned to its queue"
-    return str(detail.get("note") or "")
-
-
 def _last_delivery(row: TaskRecord, deliveries: list[Delivery]) -> Mark | None:
     delivery, attempt = deliveries[-1], row.attempts[-1]
     end = delivery.end
@@ -245,7 +125,7 @@ def _last_delivery(row: TaskRecord, deliveries: list[Delivery]) -> Mark | None:
 
 
 def _ended(row: TaskRecord, end: Mark, attempt: Attempt) -> Mark:
-    detail = _detail(end)
+    detail = detail_of(end)
     if row.state in ENDED:
         row.ended_at = attempt.ended_at
     if end.kind in WEAK:
@@ -267,9 +147,9 @@ def _no_delivery(row: TaskRecord, ordered: list[Mark]) -> Mark | None:
     if weak:
         end = max(weak, key=lambda mark: (mark.kind, when(mark), mark.key))
         row.state, row.note, row.known = state_of(end), note_of(end), "inferred"
-        attempt = Attempt(number=0, state=row.state, exception=_detail(end).get("exception"))
-        attempt.ended_at = _detail(end).get("ended") if end.kind == "settled" else when(end)
-        row.runtime = _detail(end).get("runtime")
+        attempt = Attempt(number=0, state=row.state, exception=detail_of(end).get("exception"))
+        attempt.ended_at = detail_of(end).get("ended") if end.kind == "settled" else when(end)
+        row.runtime = detail_of(end).get("runtime")
         return _ended(row, end, attempt)
     custom = [mark for mark in ordered if mark.kind not in PHASE and mark.kind != "sent"]
     if custom:
@@ -277,130 +157,6 @@ def _no_delivery(row: TaskRecord, ordered: list[Mark]) -> Mark | None:
         row.state, row.worker = STARTED, custom[0].worker
         row.started_at = None
     return None
-
-
-def _deliveries(ordered: list[Mark], sent: list[Mark]) -> list[Delivery]:
-    places: dict[tuple[str, int], list[Mark]] = {}
-    senders = {(mark.worker, mark.pid) for mark in sent}
-    for mark in ordered:
-        if mark.kind in PHASE:
-            places.setdefault((mark.worker, mark.pid), []).append(mark)
-    deliveries: list[Delivery] = []
-    for place, found in places.items():
-        if place in senders and all(mark.kind in WEAK for mark in found):
-            continue  # inferred from the sending alone
-        deliveries += _of_one_process(found)
-    real = {d.marks[0].worker for d in deliveries if _is_real(d)}
-    deliveries = [d for d in deliveries if d.marks[0].pid or d.marks[0].worker not in real or _is_real(d)]
-    _number(deliveries, sent)
-    deliveries.sort(key=lambda delivery: delivery.order)
-    return deliveries
-
-
-def _is_real(delivery: Delivery) -> bool:
-    return any(mark.kind not in INSPECTED | WEAK for mark in delivery.marks)
-
-
-def _of_one_process(found: list[Mark]) -> list[Delivery]:
-    received = sorted((mark for mark in found if mark.kind == "received"), key=_clock_order)
-    # A later receipt with a lower clock: the process was replaced by one of the same pid (containers).
-    anew = any(when(b) < when(a) - 1.0 for a, b in pairwise(received))
-    events = [mark for mark in found if mark.kind not in INSPECTED]
-    inspected = [mark for mark in found if mark.kind in INSPECTED]
-    events.sort(key=_time_order if anew else _clock_order)
-    deliveries: list[Delivery] = []
-    for mark in events:
-        home = None if mark.kind == "received" else _home(mark.kind, deliveries)
-        if home is None:
-            deliveries.append(Delivery(mark))
-        else:
-            home.marks.append(mark)
-    if inspected and (not deliveries or all(mark.kind in WEAK for mark in events)):
-        whole = Delivery(inspected[0])
-        whole.marks = inspected + events
-        stated = [s for mark in inspected if (s := _detail(mark).get("started")) is not None]
-        whole.begun = min(stated) if stated else min(map(when, inspected))
-        return [whole]
-    if inspected:
-        deliveries[-1].marks.extend(inspected)
-    # Along the clock neither time nor number may fall.
-    time, number = float("-inf"), 0
-    for delivery in deliveries:
-        time = delivery.begun = max(time, delivery.begun)
-        known = max((n for mark in delivery.marks if (n := _retries(mark)) is not None), default=None)
-        number = max(number, known) if known is not None else number
-        delivery.number = number if known is not None or delivery is not deliveries[0] else -1
-        if delivery.marks[-1].kind == "retried" or any(mark.kind == "retried" for mark in delivery.marks):
-            number += 1
-    return deliveries
-
-
-def _home(kind: str, deliveries: list[Delivery]) -> Delivery | None:
-    """Whose mark this is, of those that the process has; None when it opens one.
-
-    A task that retries is sent, and often received again, before its worker tells of the retry: an end belongs
-    to what has started, a start to what has not.
-    """
-    if kind in WEAK:
-        return deliveries[-1] if deliveries else None
-    unended = [d for d in deliveries if not d.has(ENDS)]
-    if kind == "started":
-        return next((d for d in unended if not d.has(("started",))), None)
-    if running := [d for d in unended if d.has(("started",))]:
-        return running[0]
-    ended = [d for d in deliveries if d.has(ENDS)]
-    if ended and any(d.has(_PAIRS.get(kind, ())) for d in ended[-1:]):
-        return ended[-1]
-    if unended:
-        return unended[0] if kind == "retried" else unended[-1]
-    return None if not ended or ended[-1].has(("retried",)) else ended[-1]
-
-
-# Ends that one delivery may have both of.
-_PAIRS = {"rejected": ("failed",), "failed": ("rejected",), "succeeded": ("revoked",)}
-
-
-def _number(deliveries: list[Delivery], sent: list[Mark]) -> None:
-    # A process whose receipt was missed does not say which attempt it ran.
-    for delivery in deliveries:
-        if delivery.number < 0 or not _is_real(delivery):
-            begun = delivery.begun
-            numbers = [_retries(mark) or 0 for mark in sent if when(mark) <= begun]
-            numbers += [
-                d.number for d in deliveries if d.number >= 0 and d is not delivery and d.begun <= begun
-            ]
-            numbers += [
-                d.number + 1
-                for d in deliveries
-                if d.number >= 0 and d is not delivery and any(_is_retried(m, begun) for m in d.marks)
-            ]
-            delivery.order = (max(numbers, default=0),)
-    for delivery in deliveries:
-        if delivery.order:
-            delivery.number = delivery.order[0]
-        mark = delivery.marks[0]
-        delivery.order = (delivery.number, delivery.begun, mark.worker, mark.pid, mark.clock, mark.kind)
-
-
-def _is_retried(mark: Mark, before: float) -> bool:
-    return mark.kind == "retried" and when(mark) <= before
-
-
-def _decisive(ends: list[Mark]) -> Mark:
-    last = ends[-1]
-    rejected = [mark for mark in ends if mark.kind == "rejected"]
-    if rejected and last.kind in ("rejected", "failed"):
-        return rejected[-1]
-    succeeded = [mark for mark in ends if mark.kind == "succeeded"]
-    revoked = [mark for mark in ends if mark.kind == "revoked"]
-    if succeeded and revoked and last.kind in ("succeeded", "revoked"):
-        success, revoke = succeeded[-1], revoked[-1]
-        detail = _detail(revoke)
-        nothing = _detail(success).get("result") in (None, "None", "null")
-        if detail.get("terminated") and nothing and detail.get("signum") not in SOFT_SIGNALS:
-            return revoke
-        return success
-    return last
 
 
 def _supersede(attempts: list[Attempt]) -> None:
@@ -417,10 +173,6 @@ def _first_received(attempts: list[Attempt]) -> float | None:
     return min((a.received_at for a in attempts if a.received_at is not None), default=None)
 
 
-def _said(marks: list[Mark]) -> str | None:
-    return next((text for mark in reversed(marks) if (text := _detail(mark).get("exception"))), None)
-
-
 def exception_type(text: str | None) -> str:
     """``ValueError`` of ``ValueError('no')``; empty where no type can be read."""
     if not text:
@@ -430,32 +182,12 @@ def exception_type(text: str | None) -> str:
     return head[:255] if last.isidentifier() and " " not in head else ""
 
 
-def _retries(mark: Mark) -> int | None:
-    return _detail(mark).get("retries") if mark.kind in ("sent", "received") else None
-
-
-def _detail(mark: Mark) -> dict[str, Any]:
-    return mark.detail if mark.detail is not None else _EMPTY
-
-
-_EMPTY: dict[str, Any] = {}
-
-
-def _clock_order(mark: Mark) -> tuple[Any, ...]:
-    phase = PHASE.get(mark.kind, 3)
-    return (mark.clock, 0.0 if mark.clock else when(mark), phase, when(mark), mark.kind)
-
-
-def _time_order(mark: Mark) -> tuple[Any, ...]:
-    return (when(mark), PHASE.get(mark.kind, 3), mark.clock, mark.kind)
-
-
 def _total_order(mark: Mark) -> tuple[Any, ...]:
     return (mark.at, mark.worker, mark.pid, mark.clock, PHASE.get(mark.kind, 3), mark.kind)
 
 
 def _packed(mark: Mark, row: TaskRecord) -> Mark:
-    detail = _detail(mark)
+    detail = detail_of(mark)
     moved = [field for field in IN_COLUMNS if field in detail and getattr(row, field) == detail[field]]
     if not moved:
         return mark
@@ -465,9 +197,9 @@ def _packed(mark: Mark, row: TaskRecord) -> Mark:
 
 
 def _unpacked(mark: Mark, row: TaskRecord) -> Mark:
-    moved = _detail(mark).get("in_row")
+    moved = detail_of(mark).get("in_row")
     if not moved:
         return mark
-    detail = {key: value for key, value in _detail(mark).items() if key != "in_row"}
+    detail = {key: value for key, value in detail_of(mark).items() if key != "in_row"}
     detail.update({field: getattr(row, field) for field in moved if field in IN_COLUMNS})
     return msgspec.structs.replace(mark, detail=detail)

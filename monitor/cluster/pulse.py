@@ -6,8 +6,8 @@ from collections import deque
 
 SPAN = 10  # seconds
 SENDERS = 6_000
-# A clock may be set right: its smallest offset rises again by this much a second. Slow, since a lasting lag must
-# not be taken for a wrong clock.
+# A clock may be set right: its smallest offset rises again by this much a second. Slow, since a lasting lag
+# must not be taken for a wrong clock.
 FORGETS = 1e-3
 
 

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from monitor.cluster.derive import INSPECTED, PHASE, WEAK, anchor, derive, unpacked
+from monitor.cluster.deliveries import INSPECTED, PHASE, WEAK
+from monitor.cluster.derive import anchor, derive, unpacked
 from monitor.cluster.limits import Limits
 from monitor.cluster.reading import (
     EXCEPTION_LIMIT,

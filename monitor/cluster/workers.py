@@ -2,89 +2,23 @@
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Any
-
 import msgspec
 
 from monitor.cluster.limits import Limits
-from monitor.cluster.losses import Losses
+from monitor.cluster.processes import (
+    FREQ,
+    GOODBYE_GRACE,
+    RECONNECT_GRACE,
+    SHOWN_AGAIN,
+    Gone,
+    Process,
+    Worker,
+    read_stats,
+    whole,
+)
 from monitor.events import WORKER_TYPES, Event
 from monitor.records import Inspection, WorkerRecord
 from monitor.redact import Redactor
-
-HEARTBEATS_MISSED = 3
-SHORTEST_SILENCE = 6.0  # seconds
-GOODBYE_GRACE = 30.0  # a warm shutdown finishes its tasks after its goodbye
-RECONNECT_GRACE = 10.0  # workers come back to a restarted broker later than we do
-FREQ = (0.5, 300.0)
-SHOWN_AGAIN = 1.0  # seconds between two records of a worker that only beats
-
-POOLS = {
-    "celery.concurrency.prefork:TaskPool": "prefork",
-    "celery.concurrency.thread:TaskPool": "threads",
-    "celery.concurrency.solo:TaskPool": "solo",
-    "celery.concurrency.gevent:TaskPool": "gevent",
-    "celery.concurrency.eventlet:TaskPool": "eventlet",
-}
-
-
-Gone = tuple[str, int, float]  # hostname, pid, what it ran before this is lost
-
-
-class Process:
-    """One run of a worker: a pid under a hostname."""
-
-    __slots__ = ("beats", "clock", "goodbye_at", "heard_at", "is_lost", "losses", "pid", "processed", "stamp")
-
-    def __init__(self, pid: int, now: float) -> None:
-        self.pid = pid
-        self.heard_at = now
-        self.goodbye_at: float | None = None
-        self.clock = -1
-        self.processed: int | None = None
-        self.stamp = 0.0  # the sender's time of its last heartbeat
-        self.beats = 0
-        self.losses = Losses()
-        self.is_lost = False
-
-
-class Worker:
-    """A worker's record and what is needed to keep it."""
-
-    __slots__ = (
-        "inspect_at",
-        "is_dirty",
-        "last_pid",
-        "missed_before",
-        "offsets",
-        "processes",
-        "reborn",
-        "record",
-        "returns",
-        "shown_at",
-    )
-
-    def __init__(self, record: WorkerRecord, now: float) -> None:
-        self.record = record
-        self.processes: dict[int, Process] = {}
-        self.missed_before = record.missed  # of processes that are gone
-        self.offsets: deque[float] = deque(maxlen=32)  # receipt less timestamp, seconds
-        self.last_pid: int | None = None
-        self.returns: deque[float] = deque(maxlen=8)  # when a process spoke again after another had
-        self.reborn: list[tuple[int, float]] = []  # processes that began anew under their old pid, and when
-        self.is_dirty = True
-        self.shown_at = 0.0
-        self.inspect_at: float | None = now  # when it is due to be asked
-
-    @property
-    def window(self) -> float:
-        """Seconds of silence after which it is not alive any more."""
-        return max(HEARTBEATS_MISSED * self.record.freq, SHORTEST_SILENCE)
-
-    @property
-    def beats(self) -> bool:
-        return any(process.beats for process in self.processes.values())
 
 
 class Workers:
@@ -198,7 +132,7 @@ class Workers:
             record.heartbeat_at = now
             self._set(worker, "online", "")
         if stats is not None:
-            self._read_stats(record, stats, inspection.asked_at)
+            read_stats(record, stats, inspection.asked_at)
         if inspection.active_queues is not None:
             names = [queue.get("name") for queue in inspection.active_queues if isinstance(queue, dict)]
             record.queues = sorted({name[:255] for name in names if isinstance(name, str)})[:200]
@@ -216,7 +150,7 @@ class Workers:
             if (value := getattr(inspection, command)) is not None:
                 details[command] = self._redactor.value(value)
         record.details = details
-        return _int(stats, "pid") or record.pid or 0
+        return whole(stats, "pid") or record.pid or 0
 
     def restore(self, record: WorkerRecord, now: float) -> None:
         if record.hostname not in self.known and len(self.known) < self._limits.workers:
@@ -388,31 +322,3 @@ class Workers:
         if (missed, events_on) != (record.missed, record.events_on):
             record.missed, record.events_on = missed, events_on
             worker.is_dirty = True
-
-    def _read_stats(self, record: WorkerRecord, stats: dict[str, Any], asked: float) -> None:
-        pool = stats.get("pool")
-        pool = pool if isinstance(pool, dict) else {}
-        implementation = pool.get("implementation")
-        if isinstance(implementation, str):
-            record.pool = POOLS.get(implementation, implementation)[:255]
-        processes = pool.get("processes")
-        if record.pool == "prefork" and isinstance(processes, list):
-            record.size = len(processes)
-        elif (size := _int(pool, "max-concurrency")) is not None:
-            record.size = size
-        elif isinstance(processes, list):
-            record.size = len(processes)
-        scaler = stats.get("autoscaler")
-        record.autoscale_max = _int(scaler, "max")
-        record.autoscale_min = _int(scaler, "min")
-        record.prefetch = _int(stats, "prefetch_count")
-        record.pid = _int(stats, "pid") or record.pid
-        if (uptime := _int(stats, "uptime")) is not None:
-            record.booted_at = asked - uptime
-
-
-def _int(d: Any, key: str) -> int | None:
-    raw = d.get(key) if isinstance(d, dict) else None
-    if isinstance(raw, str) and raw.isdigit() and len(raw) < 16:
-        raw = int(raw)
-    return raw if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**31 else None

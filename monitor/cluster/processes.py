@@ -1,0 +1,113 @@
+"""What is kept of one worker: its record, and its processes by pid."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from monitor.cluster.losses import Losses
+from monitor.records import WorkerRecord
+
+HEARTBEATS_MISSED = 3
+SHORTEST_SILENCE = 6.0  # seconds
+GOODBYE_GRACE = 30.0  # a warm shutdown finishes its tasks after its goodbye
+RECONNECT_GRACE = 10.0  # workers come back to a restarted broker later than we do
+FREQ = (0.5, 300.0)
+SHOWN_AGAIN = 1.0  # seconds between two records of a worker that only beats
+
+POOLS = {
+    "celery.concurrency.prefork:TaskPool": "prefork",
+    "celery.concurrency.thread:TaskPool": "threads",
+    "celery.concurrency.solo:TaskPool": "solo",
+    "celery.concurrency.gevent:TaskPool": "gevent",
+    "celery.concurrency.eventlet:TaskPool": "eventlet",
+}
+
+
+Gone = tuple[str, int, float]  # hostname, pid, what it ran before this is lost
+
+
+class Process:
+    """One run of a worker: a pid under a hostname."""
+
+    __slots__ = ("beats", "clock", "goodbye_at", "heard_at", "is_lost", "losses", "pid", "processed", "stamp")
+
+    def __init__(self, pid: int, now: float) -> None:
+        self.pid = pid
+        self.heard_at = now
+        self.goodbye_at: float | None = None
+        self.clock = -1
+        self.processed: int | None = None
+        self.stamp = 0.0  # the sender's time of its last heartbeat
+        self.beats = 0
+        self.losses = Losses()
+        self.is_lost = False
+
+
+class Worker:
+    """A worker's record and what is needed to keep it."""
+
+    __slots__ = (
+        "inspect_at",
+        "is_dirty",
+        "last_pid",
+        "missed_before",
+        "offsets",
+        "processes",
+        "reborn",
+        "record",
+        "returns",
+        "shown_at",
+    )
+
+    def __init__(self, record: WorkerRecord, now: float) -> None:
+        self.record = record
+        self.processes: dict[int, Process] = {}
+        self.missed_before = record.missed  # of processes that are gone
+        self.offsets: deque[float] = deque(maxlen=32)  # receipt less timestamp, seconds
+        self.last_pid: int | None = None
+        self.returns: deque[float] = deque(maxlen=8)  # when a process spoke again after another had
+        self.reborn: list[tuple[int, float]] = []  # processes that began anew under their old pid, and when
+        self.is_dirty = True
+        self.shown_at = 0.0
+        self.inspect_at: float | None = now  # when it is due to be asked
+
+    @property
+    def window(self) -> float:
+        """Seconds of silence after which it is not alive any more."""
+        return max(HEARTBEATS_MISSED * self.record.freq, SHORTEST_SILENCE)
+
+    @property
+    def beats(self) -> bool:
+        return any(process.beats for process in self.processes.values())
+
+
+def read_stats(record: WorkerRecord, stats: dict[str, Any], asked: float) -> None:
+    """Take pool, size and limits from a worker's answer to inspect stats, whatever shape it has."""
+    pool = stats.get("pool")
+    pool = pool if isinstance(pool, dict) else {}
+    implementation = pool.get("implementation")
+    if isinstance(implementation, str):
+        record.pool = POOLS.get(implementation, implementation)[:255]
+    processes = pool.get("processes")
+    if record.pool == "prefork" and isinstance(processes, list):
+        record.size = len(processes)
+    elif (size := whole(pool, "max-concurrency")) is not None:
+        record.size = size
+    elif isinstance(processes, list):
+        record.size = len(processes)
+    scaler = stats.get("autoscaler")
+    record.autoscale_max = whole(scaler, "max")
+    record.autoscale_min = whole(scaler, "min")
+    record.prefetch = whole(stats, "prefetch_count")
+    record.pid = whole(stats, "pid") or record.pid
+    if (uptime := whole(stats, "uptime")) is not None:
+        record.booted_at = asked - uptime
+
+
+def whole(d: Any, key: str) -> int | None:
+    """A number of an answer, also when it is told as a text; None when it is none or out of range."""
+    raw = d.get(key) if isinstance(d, dict) else None
+    if isinstance(raw, str) and raw.isdigit() and len(raw) < 16:
+        raw = int(raw)
+    return raw if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**31 else None
