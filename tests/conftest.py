@@ -177,15 +177,27 @@ def _wait_for_ping(worker: Worker, timeout: float) -> None:
 
 
 def shop(broker: str) -> Any:
-    """The test project's app bound to ``broker``: ``shop(url).send_task("shop.add", [1, 2], queue=…)``."""
+    """The test project's app bound to ``broker``: ``shop(url).send_task("shop.add", [1, 2], queue=…)``.
+
+    One app for each broker: an app keeps pools of connections to the broker that it first met.
+    """
+    from celery import Celery
+
     from tests.shop import app
 
-    if app.conf.broker_url != broker:
-        app.close()
-        app.conf.broker_url = broker
-        app.conf.broker_read_url = app.conf.broker_write_url = broker
-        app.conf.result_backend = broker if broker.startswith("redis") else None
-    return app
+    if broker not in _shops:
+        one = _shops[broker] = Celery("shop", broker=broker, set_as_current=False)
+        backend = broker if broker.startswith("redis") else None
+        one.conf.update(
+            task_send_sent_event=True,
+            result_backend=backend,
+            broker_pool_limit=app.conf.broker_pool_limit,
+            broker_transport_options=app.conf.broker_transport_options,
+        )
+    return _shops[broker]
+
+
+_shops: dict[str, Any] = {}
 
 
 # Chromium

@@ -108,6 +108,11 @@ class Store:
         query = rows.select(models.Gap, columns, "WHERE ended_at IS NULL ORDER BY started_at LIMIT 100")
         return [Gap(*row) for row in _fetch(query, [])]
 
+    def last_feed(self) -> float | None:
+        """When the feed was last written: until then Umbel was running."""
+        row = models.Feed.objects.filter(pk=1).values_list("at").first()
+        return row[0] if row else None
+
     def prune(self, now: float) -> int:
         """One slice of what is past its time, at most 1,000 rows a table; call again while it returns 1,000.
 
