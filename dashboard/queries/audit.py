@@ -1,0 +1,197 @@
+"""Every read of the audit log: records newest first, filtered and paged, in words."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+
+from django.db.models import Count, Q, QuerySet
+
+from monitor.models import ControlRecord, Task, Worker
+
+ROWS = 50
+# Effect -> the design's state and word.
+EFFECTS = {
+    "pending": ("running", "Pending"),
+    "verified": ("succeeded", "Verified"),
+    "partly": ("warn", "Partly"),
+    "unverified": ("lost", "Not verified"),
+    "none": ("failed", "No effect"),
+    "refused": ("rejected", "Refused"),
+}
+# Command -> what is being done, what was done, to what.
+VERBS = {
+    "revoke": ("Revoking", "revoked"),
+    "terminate": ("Terminating", "terminated"),
+    "pool_grow": ("Growing pool of", "grown"),
+    "pool_shrink": ("Shrinking pool of", "shrunk"),
+    "autoscale": ("Setting autoscale of", "autoscale set"),
+    "enable_events": ("Enabling events on", "events enabled"),
+}
+_TASKS = ("revoke", "terminate")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A record and its words."""
+
+    record: ControlRecord
+
+    @property
+    def state(self) -> str:
+        return EFFECTS.get(self.record.effect, ("lost", ""))[0]
+
+    @property
+    def word(self) -> str:
+        return EFFECTS.get(self.record.effect, ("", str(self.record.effect)))[1]
+
+    @property
+    def pending(self) -> bool:
+        return self.record.completed_at is None
+
+    @property
+    def on_tasks(self) -> bool:
+        return self.record.command in _TASKS
+
+    @property
+    def object(self) -> str:
+        """ "3 tasks", "imports@prod-g1"."""
+        targets = self.record.targets
+        if self.on_tasks:
+            return f"{len(targets)} task{'' if len(targets) == 1 else 's'}"
+        return str(targets[0]) if len(targets) == 1 else f"{len(targets)} workers"
+
+    @property
+    def title(self) -> str:
+        """Result first: "3 tasks terminated, verified"."""
+        doing, done = VERBS.get(self.record.command, (self.record.command, self.record.command))
+        effect = self.record.effect
+        if effect == "refused":
+            return f"{self.verb} {self.object}: refused"
+        if self.pending:
+            return f"{doing} {self.object}"
+        what = f"{self.object} {done}" if self.on_tasks else f"{self.object}: {done}"
+        return {
+            "verified": f"{what}, verified",
+            "partly": f"{what}, partly",
+            "none": f"{self.verb} {self.object}: no effect",
+        }.get(effect, f"{self.verb} {self.object}: not confirmed")
+
+    @property
+    def verb(self) -> str:
+        return {
+            "revoke": "Revoke",
+            "terminate": "Terminate",
+            "pool_grow": "Grow pool of",
+            "pool_shrink": "Shrink pool of",
+            "autoscale": "Set autoscale of",
+            "enable_events": "Enable events on",
+        }.get(self.record.command, self.record.command)
+
+    @property
+    def how(self) -> str:
+        """The arguments: "SIGTERM", "n 2"."""
+        return ", ".join(str(v) if k == "signal" else f"{k} {v}" for k, v in self.record.arguments.items())
+
+    @property
+    def answered(self) -> int:
+        return sum(1 for reply in self.record.replies if reply.get("outcome") != "silent")
+
+    @property
+    def asked(self) -> int:
+        return len(self.record.replies) or len(self.record.destinations)
+
+    @property
+    def seen(self) -> int:
+        return sum(1 for one in self.record.seen if one.get("seen") is True)
+
+    @property
+    def sights(self) -> int:
+        return len(self.record.seen) or len(self.record.targets)
+
+    @property
+    def answered_after(self) -> float | None:
+        return _between(self.record.sent_at, self.record.answered_at)
+
+    @property
+    def seen_after(self) -> float | None:
+        return _between(self.record.sent_at, self.record.completed_at)
+
+    @property
+    def answered_state(self) -> str:
+        if self.record.answered_at is None:
+            return ""
+        errors = any(reply.get("outcome") == "error" for reply in self.record.replies)
+        return "failed" if errors else "succeeded" if self.answered == self.asked else "lost"
+
+    @property
+    def seen_state(self) -> str:
+        if self.pending:
+            return ""
+        return "succeeded" if self.seen == self.sights else "warn" if self.seen else "lost"
+
+
+@dataclass(frozen=True)
+class Entries:
+    """A page of the log."""
+
+    rows: list[Shown]
+    page: int
+    more: bool
+
+
+def shown(record: ControlRecord) -> Shown:
+    """In words."""
+    return Shown(record)
+
+
+def entries(effects: list[str], who: str, q: str, page: int) -> Entries:
+    """Newest first."""
+    start = (page - 1) * ROWS
+    found = list(_matching(effects, who, q).order_by("-at", "-pk")[start : start + ROWS + 1])
+    return Entries([Shown(r) for r in found[:ROWS]], page, len(found) > ROWS)
+
+
+def effect_counts() -> dict[str, int]:
+    """Records by effect."""
+    rows = ControlRecord.objects.order_by().values_list("effect").annotate(n=Count("pk"))
+    return {str(effect): int(n) for effect, n in rows}
+
+
+def people() -> list[str]:
+    """Everyone in the log."""
+    return list(ControlRecord.objects.order_by("username").values_list("username", flat=True).distinct()[:100])
+
+
+def record(pk: uuid.UUID) -> Shown | None:
+    """One record."""
+    found = ControlRecord.objects.filter(pk=pk).first()
+    return Shown(found) if found else None
+
+
+def workers_of(names: list[str]) -> dict[str, int]:
+    """Hostname to key, of those still known."""
+    return dict(Worker.objects.filter(hostname__in=names).values_list("hostname", "pk"))
+
+
+def names_of(uuids: list[str]) -> dict[str, str]:
+    """Task names by uuid, of those still in the history."""
+    return dict(Task.objects.filter(uuid__in=uuids).values_list("uuid", "name"))
+
+
+def _matching(effects: list[str], who: str, q: str) -> QuerySet[ControlRecord]:
+    records = ControlRecord.objects.all()
+    if effects:
+        records = records.filter(effect__in=effects)
+    if who:
+        records = records.filter(username=who)
+    if q:
+        fields = ("username", "reason", "evidence", "targets", "command", "destinations")
+        records = records.filter(reduce(or_, (Q(**{f"{name}__icontains": q}) for name in fields)))
+    return records
+
+
+def _between(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else max(0.0, end - start)
