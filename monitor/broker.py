@@ -181,6 +181,7 @@ class Broker:
             "socket_timeout": 5.0,
             "socket_connect_timeout": CONNECT_TIMEOUT,
             "socket_keepalive": True,
+            "client_name": "umbel",
             # How kombu makes a connection: once, for who waits is a person. Asking again is our business.
             "max_retries": 1,
             "interval_start": 0,

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 import redis
+from celery import Celery
 
 from demo.guard import guarded
 from demo.valkey import Server
 from monitor import broker as broker_module
 from monitor.broker import Broker
 from monitor.control import discover, inspect_worker
-from tests.conftest import ROOT, shop, wait_until
+from tests.conftest import ROOT, wait_until
 
 pytestmark = pytest.mark.live
 
@@ -84,7 +85,7 @@ def state(client: redis.Redis) -> dict[str, Any]:
 
 
 def test_five_hundred_looks_restarts_and_a_kill_change_nothing(server: Server) -> None:
-    app = shop(server.url)
+    app = Celery("client", broker=server.url, set_as_current=False)
     late = app.send_task("shop.late", [120], queue="harm")
     app.send_task("shop.nap", [0.01], queue="harm", countdown=3600)
     app.send_task("shop.add", [1, 2], queue="nobody-takes")
