@@ -116,6 +116,9 @@ def main(argv: list[str]) -> int:
             os.read(stop_reading, 512)
         if 0 in ready and not os.read(0, 512):
             break
+        for orphan in set(_children()) - {child.pid}:
+            with suppress(ChildProcessError):
+                os.waitpid(orphan, os.WNOHANG)
     if child.poll() is None:
         child.terminate()
         with suppress(subprocess.TimeoutExpired):

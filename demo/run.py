@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -95,7 +96,7 @@ class Demo:
             self._start_worker(kind)
         self.say(f"{len(WORKERS)} workers are starting.")
         password = self._make_login()
-        address = self._start_dashboard(password)
+        address = self._start_dashboard()
         self._wait_for_workers()
         self._start("customers", ["-m", "demo.shop.traffic", f"--rate={self.rate}", f"--seed={self.seed}"])
         self.say(f"The shop is open: about {self.rate:g} tasks a second.")
@@ -164,15 +165,14 @@ class Demo:
         connections.close_all()
         return password
 
-    def _start_dashboard(self, password: str) -> str:
+    def _start_dashboard(self) -> str:
         process = self._start("umbel", ["-m", "umbel"], **self._dashboard_environment())
         until = time.monotonic() + START_WITHIN
         while time.monotonic() < until and process.running():
-            for line in process.tail(40).splitlines():
-                address = line.removeprefix("Umbel is on ")
-                if address != line and _answers(address):
-                    self.say("The dashboard answers.")
-                    return address
+            found = re.search(r"Umbel is on (http://\S+)", process.tail(60))
+            if found and _answers(found[1]):
+                self.say("The dashboard answers.")
+                return found[1]
             time.sleep(0.1)
         raise CannotStart(f"The dashboard did not start. Its last words:\n{process.tail()}")
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import os
 import socket
 import sys
 import threading
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
@@ -33,6 +35,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         os.umask(0o077)
+        _log_to_stderr()
         self.exit_code = 0
         broker = _broker()
         _check_port_is_free(settings.UMBEL_ADDRESS, settings.UMBEL_PORT)
@@ -117,13 +120,30 @@ class Command(BaseCommand):
         address, port = self.server.listening_addresses[0][:2]
         host = "127.0.0.1" if address in ("0.0.0.0", "::") else address  # noqa: S104
         base = f"http://{f'[{host}]' if ':' in host else host}:{port}{settings.UMBEL_PREFIX}/"
-        self.stdout.write(f"Umbel is on {base}")
-        self.stdout.write(f"It watches {brokers.current().shown}; its data are in {settings.DATA}")
+        lines = [
+            f"Umbel is on {base}",
+            f"It watches {brokers.current().shown}; its data are in {settings.DATA}",
+        ]
         if self.first_token:
-            self.stdout.write("There is no user yet. This link signs in the first one, once, within an hour:")
-            self.stdout.write(f"  {base}sign-in/{self.first_token}/")
-        self.stdout.write("Ctrl-C stops it.")
+            lines += [
+                "There is no user yet. This link signs in the first one, once, within an hour:",
+                f"  {base}sign-in/{self.first_token}/",
+            ]
+        self.stdout.write("\n".join([*lines, "Ctrl-C stops it."]))
         self.stdout.flush()
+
+
+def _log_to_stderr() -> None:
+    """One line a thing, each in one write, so that lines of two threads never mix."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
 
 
 def _broker() -> brokers.Broker:
