@@ -143,7 +143,7 @@ class Redactor:
 
     def _value(self, obj: Any, depth: int) -> Any:
         if isinstance(obj, str):
-            return self.text(obj)
+            return _UNSAFE.sub("\ufffd", self.text(obj))
         if obj is None or isinstance(obj, bool | int):
             return HIDDEN if isinstance(obj, int) and obj > 10**11 and _is_card(str(obj)) else obj
         if isinstance(obj, float):
@@ -153,12 +153,12 @@ class Redactor:
         if isinstance(obj, dict):
             shown: dict[str, Any] = {}
             for key, item in list(obj.items())[:ITEMS]:
-                name = str(key)[:255]
+                name = _UNSAFE.sub("\ufffd", str(key)[:255])
                 shown[name] = HIDDEN if self._hides(name, item) else self._value(item, depth + 1)
             return shown
         if isinstance(obj, list | tuple | set | frozenset):
             return [self._value(item, depth + 1) for item in list(obj)[:ITEMS]]
-        return self.text(str(obj)[: self._limit])
+        return self._value(str(obj)[: self._limit], depth)
 
     def _hides(self, key: str, item: Any) -> bool:
         return item is not None and item != "" and not isinstance(item, bool) and self.key_hidden(key)
@@ -197,6 +197,7 @@ _MARKS: tuple[str, ...] = (
 _MARKS += ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat")
 _LONG_NUMBER = re.compile(r"\d[\d -]{11}")
 
+_UNSAFE = re.compile("[\x00\ud800-\udfff]")  # neither PostgreSQL nor UTF-8 takes them
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _PEM = re.compile(
     r"-----BEGIN [A-Z ]{1,40}-----(?:(?!-----END)[\s\S]){0,65536}(?:-----END [A-Z ]{1,40}-----)?"

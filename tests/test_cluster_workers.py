@@ -84,6 +84,22 @@ def test_a_reconnected_worker_of_the_same_pid_is_back() -> None:
     assert fleet.worker().status == "online"
 
 
+def test_the_goodbye_of_an_old_process_does_not_stop_its_successor() -> None:
+    fleet = Fleet()
+    fleet.beat(pid=1)
+    fleet.beat(pid=2, kind="online")
+    fleet.beat(pid=1, kind="offline")
+    assert (fleet.worker().status, fleet.worker().pid) == ("online", 2)
+    fleet.beat(pid=2, kind="offline")
+    assert fleet.worker().status == "offline"
+
+
+def test_a_custom_event_of_a_client_makes_no_worker() -> None:
+    fleet = Fleet()
+    fleet.send("task-progress", "gen5@host", 5, uuid="a", current=1)
+    assert fleet.cluster.feed(fleet.now).workers_known == 0
+
+
 def test_a_silent_worker_is_offline_after_three_missed_heartbeats_and_not_before() -> None:
     fleet = Fleet()
     fleet.beat()
@@ -455,6 +471,7 @@ def test_a_restored_worker_is_unknown_until_it_is_heard() -> None:
     again = Cluster()
     again.restore([record], [])
     assert again.workers.known[W].record.status == "unknown"
+    assert again.accounting.missed == 0
     again.connected(fleet.now)
     assert again.wants_inspection(fleet.now) == [W]
     again.tick(fleet.now + 5)

@@ -188,6 +188,10 @@ def test_nested_values_keep_their_shape_and_are_json() -> None:
     assert shown["empty"] == {"password": ""}
 
 
+def test_nul_and_lone_surrogates_do_not_reach_the_database() -> None:
+    assert DEFAULT.value({"a\x00": ["b\ud800"]}) == {"a\ufffd": ["b\ufffd"]}
+
+
 def test_deep_and_wide_values_are_bounded() -> None:
     deep: Any = "x"
     for _ in range(500):

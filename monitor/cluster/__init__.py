@@ -42,6 +42,7 @@ class Cluster:
         self.inspect_every = inspect_every
         # While the store cannot be written, nothing may leave memory: it could not be read back.
         self.keep = False
+        self._redactor = redactor
         self.tasks = Tasks(redactor, self.limits)
         self.workers = Workers(redactor, self.limits)
         self._accounting = Accounting(refused={})
@@ -144,6 +145,7 @@ class Cluster:
 
     def disconnected(self, now: float, reason: str) -> None:
         feed = self._feed
+        reason = self._redactor.text(reason)
         if self._gap is None:
             self._gap = Gap(started_at=now, reason=reason[:255])
             self._gaps.append(self._gap)
@@ -209,7 +211,8 @@ class Cluster:
     def accounting(self) -> Accounting:
         """A copy of the account, with what the workers' heartbeats say was missed."""
         count = self._accounting
-        missed = sum(worker.record.missed for worker in self.workers.known.values())
+        known = self.workers.known.values()
+        missed = sum(worker.record.missed - worker.missed_restored for worker in known)
         return Accounting(
             received=count.received,
             applied=count.applied,
@@ -237,5 +240,5 @@ class Cluster:
                     task = self.tasks.live.get(uuid)
                     if task is None or task.row is None or task.row.state != STARTED:
                         continue
-                    if task.row.seen_at <= before and uuid not in self.tasks.dirty:
+                    if max(mark.seen_at for mark in task.marks.values()) <= before:
                         self.tasks.infer(uuid, "lost", {"note": "worker lost"}, now)

@@ -52,6 +52,7 @@ class Worker:
         "is_dirty",
         "last_pid",
         "missed_before",
+        "missed_restored",
         "offsets",
         "processes",
         "reborn",
@@ -64,6 +65,7 @@ class Worker:
         self.record = record
         self.processes: dict[int, Process] = {}
         self.missed_before = record.missed  # of processes that are gone
+        self.missed_restored = record.missed  # of before Umbel started
         self.offsets: deque[float] = deque(maxlen=32)  # receipt less timestamp, seconds
         self.last_pid: int | None = None
         self.returns: deque[float] = deque(maxlen=8)  # when a process spoke again after another had

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from monitor.events import LATEST, Event
+from monitor.events import LATEST, Event, clean
 from monitor.records import Mark
 from monitor.redact import Redactor
 
@@ -59,9 +59,9 @@ def detail_of(kind: str, event: Event, redactor: Redactor) -> dict[str, Any] | N
             detail["runtime"] = event.runtime
     elif kind in ("failed", "retried"):
         if event.exception is not None:
-            detail["exception"] = cut(text(event.exception), EXCEPTION_LIMIT)
+            detail["exception"] = clean(text(event.exception), EXCEPTION_LIMIT)
         if event.traceback is not None:
-            detail["traceback"] = cut(text(event.traceback), TRACEBACK_LIMIT)
+            detail["traceback"] = clean(text(event.traceback), TRACEBACK_LIMIT)
     elif kind == "revoked":
         detail = {"terminated": bool(event.terminated), "expired": bool(event.expired)}
         if event.signum is not None:
@@ -93,7 +93,3 @@ def rank_of(mark: Mark) -> Rank:
     # The latest attempt, a worker's word before a client's, then time.
     retries = (mark.detail or {}).get("retries") or 0
     return (retries, 1 if mark.kind == "received" else 0, mark.at, mark.key)
-
-
-def cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"

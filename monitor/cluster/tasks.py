@@ -15,13 +15,12 @@ from monitor.cluster.reading import (
     LETTERS,
     TRACEBACK_LIMIT,
     Rank,
-    cut,
     detail_of,
     fields_of,
     moment,
     rank_of,
 )
-from monitor.events import TEXT_LIMIT, Event, clean
+from monitor.events import TEXT_LIMIT, UUID_LIMIT, Event, clean
 from monitor.records import ENDED, REVOKED, STARTED, Inspection, Mark, Settled, TaskRecord
 from monitor.redact import Redactor
 
@@ -183,15 +182,15 @@ class Tasks:
         if settled.ended_at is not None:
             detail["ended"] = settled.ended_at
         for field, limit in (
-            ("result", 8_192),
+            ("result", TEXT_LIMIT),
             ("exception", EXCEPTION_LIMIT),
             ("traceback", TRACEBACK_LIMIT),
         ):
             if (raw := getattr(settled, field)) is not None:
-                detail[field] = cut(text(raw), limit)
+                detail[field] = clean(text(raw), limit)
         for field in ("name", "args", "kwargs"):
             if (raw := getattr(settled, field)) and field not in task.fields:
-                task.fields[field] = (LEAST, raw if field == "name" else cut(text(raw), 8_192))
+                task.fields[field] = (LEAST, clean(raw) if field == "name" else clean(text(raw), TEXT_LIMIT))
         self.suspects.pop(settled.uuid, None)
         return self.infer(settled.uuid, "settled", detail, now)
 
@@ -203,6 +202,7 @@ class Tasks:
             for item in filter(_is_dict, getattr(inspection, kind) or ()):
                 request = item.get("request") if kind == "scheduled" else item
                 if isinstance(request, dict) and isinstance(uuid := request.get("id"), str) and uuid:
+                    uuid = clean(uuid, UUID_LIMIT)
                     listed.add(uuid)
                     self._confirm(kind, uuid, item, (host, pid, asked), now)
         whole = inspection.reserved is not None and inspection.scheduled is not None

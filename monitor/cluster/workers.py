@@ -44,12 +44,15 @@ class Workers:
             return False
         if event.clock < process.clock and (event.processed or 0) <= (process.processed or 0):
             process = self._anew(worker, process, now)  # the same pid in a new container
-        self._read(worker, process, event)
         if event.type == "worker-offline":
             process.heard_at = process.goodbye_at = now
-            if worker.record.pid in (None, event.pid):
-                self._offline(worker, "said goodbye", now)
+            process.clock, process.stamp = event.clock, event.timestamp
+            if self._is_followed(worker, event.pid, now):
+                return True  # the old process leaves after the new one came
+            self._read(worker, process, event)
+            self._offline(worker, "said goodbye", now)
         else:
+            self._read(worker, process, event)
             self._revive(worker, process, now)
             self._heard(worker, process, event, now)
         if event.processed is not None and event.type != "worker-offline":
@@ -61,7 +64,8 @@ class Workers:
         """A new task event: its sender is alive, unless it has said goodbye."""
         worker = self.known.get(event.hostname)
         if worker is None:
-            worker = self._find_or_enter(event.hostname, now)
+            # Anyone may send custom events; only workers send Celery's own.
+            worker = self._find_or_enter(event.hostname, now) if is_standard else None
             if worker is None:
                 return
         process = worker.processes.get(event.pid)
@@ -212,6 +216,10 @@ class Workers:
             process = worker.processes[event.pid] = Process(event.pid, now)
             worker.inspect_at = now
         return process
+
+    def _is_followed(self, worker: Worker, pid: int, now: float) -> bool:
+        others = [process for process in worker.processes.values() if process.pid != pid]
+        return any(p.beats and p.goodbye_at is None and now - p.heard_at <= worker.window for p in others)
 
     def _anew(self, worker: Worker, process: Process, now: float) -> Process:
         worker.missed_before += process.losses.missed
