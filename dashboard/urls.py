@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
+from dashboard import fragments
 from dashboard.controls import tasks as task_controls
 from dashboard.controls import workers as worker_controls
 from dashboard.views import accounts, audit, feed, overview, search, tasks, workers
@@ -36,6 +37,8 @@ urlpatterns = [
     path("users/add/", accounts.user_add, name="user-add"),
     path("users/<int:pk>/", accounts.user_change, name="user-change"),
 ]
+
+fragments.load()
 
 handler400 = "dashboard.views.errors.bad_request"
 handler403 = "dashboard.views.errors.forbidden"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from django.http import HttpRequest, QueryDict
@@ -131,3 +133,9 @@ def regions(page: Page) -> list[Region]:
 def named(name: str) -> Region:
     """The region of that name; KeyError when no module registers it."""
     return _BY_NAME[name]
+
+
+def load() -> None:
+    """Registers the regions of every page: the hub draws pages that this process may never have served."""
+    for module in iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
