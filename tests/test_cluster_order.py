@@ -17,7 +17,7 @@ from monitor.cluster import Cluster, Limits, derive
 from monitor.cluster.deliveries import ENDS
 from monitor.cluster.derive import unpacked
 from monitor.events import Event, decode, event_from_dict
-from monitor.records import ENDED, STATES, Mark, TaskRecord
+from monitor.records import ENDED, STATES, Inspection, Mark, Settled, TaskRecord
 
 RECORDINGS = sorted((Path(__file__).parent / "recordings").glob("wire_*.json"))
 RECEIPT = ("first_seen_at", "seen_at")
@@ -248,3 +248,56 @@ def test_repeated_events_are_counted_as_duplicates_even_after_their_row_left_mem
     accounting = run.cluster.accounting
     assert (accounting.applied, accounting.duplicate) == (len(LIFE), 2 * len(LIFE))
     assert accounting.balanced
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_happens_in_whatever_order_nothing_breaks_and_the_account_balances(seed: int) -> None:
+    rng = random.Random(seed)
+    run = Run(Limits(tasks=30, workers=5, marks=8, finished_for=1.0))
+    kinds = ["sent", "received", "started", "succeeded", "failed", "retried", "revoked", "rejected", "custom"]
+    hosts = [f"w{n}@h" for n in range(7)]
+
+    def task() -> None:
+        fields: dict[str, Any] = {"uuid": f"u{rng.randrange(60)}", "retries": rng.randrange(3), "name": "n"}
+        place = (rng.choice(hosts), rng.choice([1, 2]), rng.randrange(50))
+        run.send([make(rng.choice(kinds), *place, rng.choice([0.0, run.now, 5.0, 9e12]), **fields)])
+
+    def heartbeat() -> None:
+        given = {
+            "type": f"worker-{rng.choice(['online', 'heartbeat', 'offline'])}",
+            "hostname": rng.choice(hosts),
+        }
+        given |= {"pid": rng.choice([1, 2]), "clock": rng.randrange(99), "timestamp": run.now, "freq": 2.0}
+        run.send([event_from_dict(given | {"processed": rng.choice([None, 0, 5, 99])})])
+
+    def inspect() -> None:
+        held = [[{"id": f"u{rng.randrange(60)}", "time_start": run.now}] * rng.randrange(3), [], None]
+        active, reserved, scheduled = (rng.choice(held) for _ in range(3))
+        scheduled = [{"eta": "x", "request": item} for item in scheduled] if scheduled else scheduled
+        answer = Inspection(
+            rng.choice(hosts), run.now, {"pid": rng.choice([1, 2])}, active, reserved, scheduled
+        )
+        run.cluster.reconcile(answer, run.now)
+
+    def settle() -> None:
+        for row in run.cluster.unfinished(run.now - rng.randrange(20))[:5]:
+            state = rng.choice(["SUCCESS", "FAILURE", "REVOKED", "STARTED", "NONSENSE"])
+            run.cluster.settle(Settled(row.uuid, state, exception="E('x')"), run.now)
+            run.cluster.end_not_seen(row.uuid, run.now)
+
+    def connection() -> None:
+        rng.choice([run.cluster.connected, lambda now: run.cluster.disconnected(now, "gone")])(run.now)
+
+    def time() -> None:
+        run.now += rng.choice([0.1, 1, 7, 40])
+        run.cluster.tick(run.now)
+        run.cluster.wants_inspection(run.now)
+        run.cluster.feed(run.now)
+
+    deeds = [task] * 20 + [heartbeat] * 5 + [inspect, settle, time, time, run.turn, run.turn, connection]
+    for _ in range(3_000):
+        rng.choice(deeds)()
+        assert run.cluster.accounting.balanced
+    run.result()
+    time()
+    assert run.cluster.feed(run.now).tasks_live <= 60

@@ -520,3 +520,13 @@ def test_lag_that_lasts_is_not_taken_for_a_wrong_clock() -> None:
         fleet.now += 2
         fleet.beat()
     assert fleet.cluster.feed(fleet.now).lag == pytest.approx(30, abs=1)
+
+
+@pytest.mark.parametrize("count", [-1, 2**62, 0])
+def test_a_forged_count_of_tasks_is_no_loss(count: int) -> None:
+    fleet = Fleet()
+    for n in range(10):
+        fleet.start()
+        fleet.now += 2
+        fleet.beat(processed=count if n == 5 else n + 1)
+    assert fleet.worker().missed == 0

@@ -107,9 +107,12 @@ class Cluster:
     def end_not_seen(self, uuid: str, now: float) -> bool:
         """Give up on a task that nobody holds any more; False when it may still run or wait."""
         task = self.tasks.live.get(uuid)
-        if task is None or task.row is None or uuid not in self.tasks.suspects:
+        if task is None or task.row is None:
             return False
-        del self.tasks.suspects[uuid]
+        worker = self.workers.known.get(task.row.worker)
+        if uuid not in self.tasks.suspects and not (worker and worker.record.status == "offline"):
+            return False
+        self.tasks.suspects.pop(uuid, None)
         return self.tasks.infer(uuid, "lost", {"note": "end not seen"}, now)
 
     def absorb(self, records: Iterable[TaskRecord]) -> None:

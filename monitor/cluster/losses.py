@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+ABSURD = 10_000_000  # tasks between two heartbeats
+
 
 @dataclass(slots=True)
 class Losses:
@@ -24,6 +26,7 @@ class Losses:
     held: int = 0  # growth in intervals without a single event: lost, or never sent?
     quiet: int = 0  # such intervals in a row
     events_on: bool | None = None
+    odd: int = 0  # heartbeats in a row whose count cannot be
     over: int = 0  # starts that found no room
 
     def event(self, kind: str, clock: int, limit: int) -> None:
@@ -37,6 +40,14 @@ class Losses:
 
     def beat(self, clock: int, processed: int) -> None:
         """A heartbeat in order; the caller drops late ones and begins anew with a new process."""
+        if self.beats and not 0 <= processed - self.beats[-1][1] <= ABSURD:
+            # No worker does this. Should it go on, the account begins anew.
+            self.odd += 1
+            if self.odd < 3:
+                return
+            self.beats.clear()
+            self.starts.clear()
+        self.odd = 0
         self.beats.append((clock, processed, self.events))
         if len(self.beats) < 3:
             return
