@@ -37,7 +37,9 @@ SHARE = (
 BUDGET = 0.4  # Seconds of drawing in a second, all regions together; over that, all are drawn less often.
 ORIGINS = 256  # Processes that publish.
 SOCKETS = 1000  # In one process; more are told to try again later.
-REJOIN = 3600.0  # Channel layers forget a member after a day.
+# Channel layers forget a member after a day, and the one in memory a member that slept a minute (a suspended
+# laptop). Being a member twice does no harm, and the gap in the numbers brings what was missed.
+REJOIN = 30.0
 LAYER_RETRY = 1.0
 RETRY = 2.0  # After a draw that failed.
 CLEAN = 5.0  # A drawn region this young is shown to a new socket as it is.
@@ -194,25 +196,30 @@ class Hub:
         layer = get_channel_layer()
         assert layer is not None, "CHANNEL_LAYERS names no default layer"
         while True:
-            channel = await layer.new_channel()
             try:
+                channel = await layer.new_channel()
                 await layer.group_add(GROUP, channel)
                 # What was said while nobody listened is made up for by drawing everything once.
                 self.changed(list(self._topics))
                 self._listening.set()
-                joined = time.monotonic()
-                while time.monotonic() - joined < REJOIN:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(REJOIN):
-                            message = await layer.receive(channel)
-                            self._hear(message)
-                await layer.group_discard(GROUP, channel)
+                await self._receive(layer, channel)
             except Exception as problem:  # noqa: BLE001 - the layer is a network service; the loop must go on
                 self.counts.layer_errors += 1
                 log.warning("The channel layer failed; listening again soon.", problem=repr(problem))
                 # Sockets need not wait for the layer: they get what is in the database.
                 self._listening.set()
                 await asyncio.sleep(LAYER_RETRY)
+
+    async def _receive(self, layer: Any, channel: str) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REJOIN) as joined:
+                    while True:
+                        message = await layer.receive(channel)
+                        self._hear(message)
+                        if asyncio.get_running_loop().time() > (joined.when() or 0):
+                            break
+            await layer.group_add(GROUP, channel)
 
     def _hear(self, message: Mapping[str, Any]) -> None:
         """Marks what the message names; after a gap in its origin's numbers, everything."""

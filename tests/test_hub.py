@@ -380,6 +380,30 @@ def test_a_channel_layer_that_fails_is_joined_again_and_what_was_missed_is_drawn
     run(story)
 
 
+def test_a_member_that_the_layer_forgot_joins_again(
+    layer: InMemoryChannelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hubs, "REJOIN", 0.05)
+
+    async def story() -> None:
+        board = Board()
+        hub, outbox = Hub(lambda page: [board.region()]), Outbox(HERE)
+        await hub.join(outbox)
+        await frame(outbox)
+        await say(layer, "tasks", seq=1, origin="a")
+        await until(lambda: hub.counts.heard == 1)
+        layer.groups.clear()
+        board.text = "two"
+        await say(layer, "tasks", seq=2, origin="a")
+        await until(lambda: layer.groups.get(GROUP))
+        await say(layer, "nothing", seq=3, origin="a")
+        assert (await frame(outbox))["content"] == '<div id="board">two</div>'
+        assert len(layer.groups[GROUP]) == 1
+        await hub.stop()
+
+    run(story)
+
+
 def test_regions_of_time_are_drawn_each_second(layer: InMemoryChannelLayer) -> None:
     async def story() -> None:
         board = Board()
