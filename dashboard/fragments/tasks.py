@@ -1,4 +1,4 @@
-"""The live regions of the tasks page and of the page of one task."""
+"""Regions of the tasks page and of one task's page."""
 
 from __future__ import annotations
 
@@ -7,118 +7,177 @@ from collections.abc import Mapping
 from typing import Any
 
 from dashboard import access
-from dashboard.forms.tasks import RANGE_WORDS, SORTS, Filters
+from dashboard.forms.tasks import TaskFilter, task_filter
 from dashboard.fragments import Page, Region, register
-from dashboard.queries import feed as feed_queries
-from dashboard.queries import task as task_queries
-from dashboard.queries import tasks as queries
-from monitor.deltas import CONTROLS, RATES, TASKS, WORKERS
+from dashboard.queries import blast
+from dashboard.queries import task as one
+from dashboard.queries import tasks as many
+from dashboard.templatetags.umbel import clock, duration_text, state_name
+from monitor.deltas import TASKS, WORKERS
+from monitor.models import Task
+from monitor.records import RETRY, STARTED, STATES, WAITING
 
-CLOCK = "clock"
+
+def _asked(page: Page) -> TaskFilter:
+    return task_filter(page.params)
 
 
-def _views(page: Page) -> Mapping[str, Any]:
-    now = time.time()
-    filters = Filters.of(page.params)
-    counts = queries.paces(now)
+def why_not_control(page: Page) -> str:
+    """Why the reader's buttons are off, "" when they are on."""
+    if page.read_only:
+        return "Umbel runs read-only"
+    return "" if access.can_control(page) else "Needs the operator role"
+
+
+def _states(page: Page) -> Mapping[str, Any]:
+    asked, counts = _asked(page), many.state_counts()
+    chips = [(s, _count(counts[s]), s in asked.states, asked.toggled(s)) for s in STATES]
+    waiting = [s for s in STATES if s in WAITING and s != RETRY]
     views = [
-        ("All tasks", "", None),
-        ("Running", "state=STARTED", counts["running"]),
-        ("Stuck", "pace=stuck&sort=usual", counts["stuck"]),
-        ("Slow", "pace=slow&sort=usual", counts["slow"]),
-        ("Waiting", "state=PENDING&state=RECEIVED&state=RETRY", None),
-        ("Failed", "state=FAILURE", None),
+        ("All tasks", "", "", not asked.narrowed),
+        ("Running", _count(counts[STARTED]), "state=STARTED", asked.asked == {"state": [STARTED]}),
+        ("Stuck", _count(many.stuck_count()), "stuck=1", asked.asked == {"stuck": ["1"]}),
+        ("Failed", _count(counts["FAILURE"]), "state=FAILURE", asked.asked == {"state": ["FAILURE"]}),
+        (
+            "Waiting",
+            _count(sum(counts[s] for s in waiting)),
+            "&".join(f"state={s}" for s in waiting),
+            asked.asked == {"state": waiting},
+        ),
     ]
-    here = "&".join(sorted(filters.url().lstrip("?").split("&")))
-    return {
-        "views": [
-            {"label": label, "query": query, "count": count, "here": "&".join(sorted(query.split("&"))) == here}
-            for label, query, count in views
-        ]
-    }
+    return {"chips": chips, "views": views}
 
 
-def _chips(page: Page) -> Mapping[str, Any]:
-    return {"chips": queries.chips(Filters.of(page.params), time.time())}
+def _count(number: int) -> str:
+    return f"{many.COUNTED:,}+" if number > many.COUNTED else f"{number:,}" if number else ""
 
 
 def _matches(page: Page) -> Mapping[str, Any]:
-    now = time.time()
-    filters = Filters.of(page.params)
-    state = filters.states[0] if len(filters.states) == 1 else ("STARTED" if filters.pace else "")
-    return {
-        "filters": filters,
-        "range_words": RANGE_WORDS[filters.range],
-        "matches": queries.matches(filters, now),
-        "state": state,
-        "binned": queries.BINNED,
-    }
+    asked, now = _asked(page), time.time()
+    series, (begin, end) = many.over_time(asked, now)
+    drawn = [(state_name(state), values) for state, values in series]
+    axis = [clock(begin + (end - begin) * n / 5)[:5] for n in range(5)]
+    axis.append("now" if now - end < 1 else clock(end)[:5])
+    total = many.count(asked, now)
+    text = f"{many.COUNTED:,}+" if total > many.COUNTED else f"{total:,}"
+    return {"series": drawn, "axis": axis, "total": text, "total_note": _note(asked)}
 
 
-def _rows(page: Page) -> Mapping[str, Any]:
-    now = time.time()
-    filters = Filters.of(page.params)
-    listing = queries.listing(filters, now)
-    fresh = feed_queries.freshness()
-    return {
-        "filters": filters,
-        "listing": listing,
-        "older": filters.url(before=listing.older) if listing.older else "",
-        "newest": filters.with_().url() if filters.before else "",
-        "sort_word": SORTS[filters.sort],
-        "by_run": filters.with_(sort="ran").url(),
-        "by_usual": filters.with_(sort="usual").url(),
-        "by_event": filters.with_(sort="").url(),
-        "without": queries.without(filters, now) if not listing.rows and filters.any else [],
-        "fresh": fresh,
-        "silent_for": now - (fresh.feed.last_event_at or fresh.feed.started_at or now),
-        "sampled_at": queries.SORTED,
-    }
+def _note(asked: TaskFilter) -> str:
+    if asked.stuck:
+        return "tasks stuck now"
+    if asked.states == (STARTED,):
+        return "tasks running now"
+    return "tasks match" if asked.narrowed else "tasks in the history"
 
 
-def _task(page: Page) -> Mapping[str, Any]:
-    return {"d": task_queries.detail(page.arg("uuid"), time.time()), "may": access.can_control(page)}
+# A filter by its key in the URL -> the words for it.
+_DROPS = {"q": "text", "name": "name", "worker": "worker", "queue": "queue", "state": "state", "in": "time"}
 
 
-def _topics(page: Page) -> tuple[str, ...]:
-    return (f"task:{page.arg('uuid')}", CLOCK)
-
-
-def _head_topics(page: Page) -> tuple[str, ...]:
-    return (f"task:{page.arg('uuid')}", WORKERS, CONTROLS)
-
-
-def _around_topics(page: Page) -> tuple[str, ...]:
-    return (f"task:{page.arg('uuid')}", RATES)
-
-
-def _workflow(page: Page) -> Mapping[str, Any]:
-    return {"flow": task_queries.workflow(page.arg("uuid"), time.time())}
-
-
-def _usual(page: Page) -> Mapping[str, Any]:
-    return {"dist": task_queries.distribution(page.arg("uuid"), time.time())}
+def _list(page: Page) -> Mapping[str, Any]:
+    asked = _asked(page)
+    found = many.window(asked)
+    context: dict[str, Any] = {"asked": asked, "window": found, "why_not": why_not_control(page)}
+    if not found.rows:
+        context["nothing"] = not Task.objects.exists()
+        drops = [(key, word) for key, word in _DROPS.items() if asked.asked.get(key)]
+        drops += [(key, "time") for key in ("from", "to") if asked.asked.get(key)]
+        context["drops"] = [(word, ", ".join(asked.asked[key]), asked.query(drop=key)) for key, word in drops]
+    return context
 
 
 register(
     "tasks",
     [
-        Region("task-views", _views, (TASKS,), "tasks/_views.html", every=2.0),
-        Region("task-chips", _chips, (TASKS,), "tasks/_chips.html", every=1.0),
-        Region("task-matches", _matches, (TASKS,), "tasks/_matches.html", every=2.0),
-        # Twice a second, not once: an event must show within a second, and the engine takes a quarter of one.
-        Region("task-rows", _rows, (TASKS,), "tasks/_rows.html", every=0.4, held=True),
+        Region("task-states", _states, (TASKS,), "tasks/_states.html", every=1.0),
+        Region("task-matches", _matches, (TASKS,), "tasks/_matches.html", every=1.0),
+        Region("task-list", _list, (TASKS,), "tasks/_list.html", every=0.5, held=True),
     ],
 )
+
+
+# One task
+
+
+def _topics(page: Page) -> tuple[str, ...]:
+    return (f"task:{page.arg('uuid')}", WORKERS)
+
+
+def _own(page: Page) -> tuple[str, ...]:
+    return (f"task:{page.arg('uuid')}",)
+
+
+def _head(page: Page) -> Mapping[str, Any]:
+    task = one.find(page.arg("uuid"))
+    if task is None:
+        return {"task": None}
+    row, worker = one.row(task), one.worker_of(task)
+    off = why_not_control(page)
+    terminate = off or _capital(blast.why_not(task, worker))
+    return {
+        "task": task,
+        "row": row,
+        "worker": worker,
+        "terminate_off": terminate,
+        "revoke_off": off or _revoke_off(task),
+    }
+
+
+def _revoke_off(task: Task) -> str:
+    if task.state == STARTED:
+        return "A running task cannot be revoked without terminating it"
+    return "" if many.waits(task.state) else "This task has already ended"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _time(page: Page) -> Mapping[str, Any]:
+    task = one.find(page.arg("uuid"))
+    if task is None:
+        return {"task": None}
+    row, worker = one.row(task), one.worker_of(task)
+    pid = one.process_of(task, worker)
+    return {"task": task, "row": row, "line": one.timeline(row, time.time()), "pid": pid}
+
+
+def _data(page: Page) -> Mapping[str, Any]:
+    task = one.find(page.arg("uuid"))
+    frames = one.traceback(task.traceback) if task and task.traceback else []
+    return {"task": task, "frames": frames}
+
+
+def _events(page: Page) -> Mapping[str, Any]:
+    task = one.find(page.arg("uuid"))
+    return {"task": task, "events": one.events(task) if task else [], "most": one.SHOWN_EVENTS}
+
+
+def _side(page: Page) -> Mapping[str, Any]:
+    task = one.find(page.arg("uuid"))
+    if task is None:
+        return {"task": None}
+    row, worker = one.row(task), one.worker_of(task)
+    tops, number = one.family(task)
+    spread = one.spread(row)
+    axis = []
+    if spread:
+        axis = [duration_text(spread.low * (spread.high / spread.low) ** (n / 4)) for n in range(5)]
+    return {
+        **{"task": task, "row": row, "worker": worker, "tree": tops, "number": number, "most": one.FAMILY},
+        **{"spread": spread, "axis": axis, "late": one.acks_late(task, worker)},
+        **{"pid": one.process_of(task, worker)},
+    }
+
+
 register(
     "task",
     [
-        Region("task-head", _task, _head_topics, "tasks/_head.html", every=0.25),
-        Region("task-time", _task, _topics, "tasks/_time.html", every=0.5),
-        Region("task-failure", _task, _around_topics, "tasks/_failure.html", every=0.5),
-        Region("task-events", _task, _around_topics, "tasks/_events.html", every=0.25),
-        Region("task-usual", _usual, _topics, "tasks/_usual.html", every=1.0),
-        Region("task-workflow", _workflow, (TASKS,), "tasks/_workflow.html", every=1.0),
-        Region("task-facts", _task, _head_topics, "tasks/_facts.html", every=0.5),
+        Region("task-head", _head, _topics, "tasks/_head.html"),
+        Region("task-time", _time, _own, "tasks/_time.html"),
+        Region("task-data", _data, _own, "tasks/_data.html"),
+        Region("task-events", _events, _own, "tasks/_events.html"),
+        Region("task-side", _side, _own, "tasks/_side.html", every=1.0),
     ],
 )

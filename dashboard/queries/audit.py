@@ -162,7 +162,9 @@ def effect_counts() -> dict[str, int]:
 
 def people() -> list[str]:
     """Everyone in the log."""
-    return list(ControlRecord.objects.order_by("username").values_list("username", flat=True).distinct()[:100])
+    return list(
+        ControlRecord.objects.order_by("username").values_list("username", flat=True).distinct()[:100]
+    )
 
 
 def record(pk: uuid.UUID) -> Shown | None:

@@ -133,7 +133,9 @@ def choices() -> dict[str, list[str]]:
     }
 
 
-def over_time(asked: TaskFilter, now: float | None = None) -> tuple[list[tuple[str, list[float]]], list[float]]:
+def over_time(
+    asked: TaskFilter, now: float | None = None
+) -> tuple[list[tuple[str, list[float]]], list[float]]:
     """Matches by state in BARS stretches of time, and the ends of the axis; of the newest SEARCHED rows."""
     now = time.time() if now is None else now
     begin = now - SPANS.get(asked.span, 900.0)
@@ -247,5 +249,3 @@ def _running(asked: TaskFilter, now: float) -> list[Row]:
 
 def _stuck(asked: TaskFilter, now: float) -> list[Row]:
     return [row for row in _running(asked, now) if row.pace == "stuck"]
-
-

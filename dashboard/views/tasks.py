@@ -1,4 +1,4 @@
-"""The tasks page, and the page of one task."""
+"""The tasks page and the page of one task."""
 
 from __future__ import annotations
 
@@ -7,36 +7,31 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from dashboard import access
-from dashboard.forms.tasks import PACES, RANGE_WORDS, SORTS, Filters
-from dashboard.queries import task as task_queries
-from dashboard.queries import tasks as queries
+from dashboard.forms.tasks import SORTS, SPAN_WORDS, task_filter
+from dashboard.fragments import Page
+from dashboard.fragments.tasks import why_not_control
+from dashboard.queries import task as one
+from dashboard.queries import tasks as many
 
 
 @access.viewer
 @require_safe
 def task_list(request: HttpRequest) -> HttpResponse:
-    """Tasks by the filters in the URL."""
-    filters = Filters.of(request.GET)
+    """Which tasks: filters in the URL, rows in regions."""
+    page = Page.of(request)
     context = {
-        "title": "Tasks",
-        "filters": filters,
-        "ranges": RANGE_WORDS.items(),
-        "sorts": SORTS.items(),
-        "paces": PACES.items(),
-        "names": queries.choices("name"),
-        "workers": queries.choices("worker"),
-        "queues": queries.choices("queue"),
-        "from": request.GET.get("from", ""),
-        "to": request.GET.get("to", ""),
-        "may": access.can_control(request),
+        **{"title": "Tasks", "page": page, "asked": task_filter(request.GET), "choices": many.choices()},
+        **{"spans": SPAN_WORDS.items(), "sorts": SORTS.items(), "why_not": why_not_control(page)},
     }
-    return render(request, "tasks/list.html", context)
+    return render(request, "tasks/tasks.html", context)
 
 
 @access.viewer
 @require_safe
 def task(request: HttpRequest, uuid: str) -> HttpResponse:
-    """One task; 404 with what Umbel knows when it never saw it."""
-    if not task_queries.exists(uuid):
-        return render(request, "tasks/unknown.html", {"title": "Task", "uuid": uuid[:155]}, status=404)
-    return render(request, "tasks/task.html", {"title": task_queries.title(uuid), "uuid": uuid})
+    """What happened to this one, and where the time went."""
+    found = one.find(uuid)
+    if found is None:
+        context = {"title": "Task not known", "uuid": uuid, "mentions": one.mentions(uuid)}
+        return render(request, "tasks/unknown.html", context, status=404)
+    return render(request, "tasks/task.html", {"title": found.name or "Task", "task": found})

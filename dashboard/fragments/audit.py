@@ -1,0 +1,59 @@
+"""Regions of the audit log and of one control record."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from dashboard.fragments import Page, Region, register
+from dashboard.queries import audit as queries
+from monitor.deltas import CONTROLS
+
+
+def asked(page: Page) -> dict[str, Any]:
+    """The filters as they stand in the URL; what is not known is left out."""
+    params = page.params
+    number = params.get("page", "1")
+    return {
+        "effects": [e for e in dict.fromkeys(params.getlist("effect")) if e in queries.EFFECTS],
+        "who": params.get("who", "").replace("\x00", "")[:150],
+        "q": params.get("q", "").replace("\x00", "").strip()[:200],
+        "page": max(1, int(number)) if number.isascii() and number.isdigit() and len(number) < 5 else 1,
+    }
+
+
+def _log(page: Page) -> Mapping[str, Any]:
+    filters = asked(page)
+    return {"asked": filters, "entries": queries.entries(**filters), **_links(page, filters["page"])}
+
+
+def _links(page: Page, number: int) -> dict[str, str]:
+    links = {}
+    for name, to in (("older", number + 1), ("newer", number - 1)):
+        params = page.params.copy()
+        params["page"] = str(to)
+        links[name] = params.urlencode()
+    return links
+
+
+def _record(page: Page) -> Mapping[str, Any]:
+    entry = queries.record(uuid.UUID(str(page.arg("pk"))))
+    if entry is None:
+        return {"entry": None}
+    record = entry.record
+    tasks = queries.names_of(record.targets) if entry.on_tasks else {}
+    sights = {str(one.get("target")): one for one in record.seen if isinstance(one, dict)}
+    targets = [
+        (str(target), tasks.get(target, ""), sights.get(str(target))) for target in record.targets[:500]
+    ]
+    hosts = [str(host) for host in (*record.destinations, *([] if entry.on_tasks else record.targets))]
+    return {"entry": entry, "record": record, "targets": targets, "workers": queries.workers_of(hosts)}
+
+
+def _topics(page: Page) -> tuple[str, ...]:
+    return (f"control:{page.arg('pk')}",)
+
+
+register("audit", [Region("audit-log", _log, (CONTROLS,), "audit/_log.html", every=1.0, held=True)])
+register("control-record", [Region("record", _record, _topics, "audit/_record.html")])

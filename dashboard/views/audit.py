@@ -1,0 +1,37 @@
+"""The audit log: who did what, and did it work."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from dashboard import access
+from dashboard.fragments import Page
+from dashboard.fragments.audit import asked
+from dashboard.queries import audit as queries
+
+
+@access.viewer
+@require_safe
+def audit(request: HttpRequest) -> HttpResponse:
+    """The log, newest first."""
+    filters = asked(Page.of(request))
+    counts = queries.effect_counts()
+    chips = [(e, s, w, counts.get(e, 0), e in filters["effects"]) for e, (s, w) in queries.EFFECTS.items()]
+    context = {"title": "Audit log", "asked": filters, "chips": chips, "people": queries.people()}
+    return render(request, "audit/audit.html", context)
+
+
+@access.viewer
+@require_safe
+def record(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """One command: what was sent, what each worker said, what Umbel saw; or only its toast."""
+    entry = queries.record(pk)
+    if entry is None:
+        raise Http404
+    if request.GET.get("fragment") == "toast":
+        return render(request, "audit/_toast.html", {"record": entry})
+    return render(request, "audit/record.html", {"title": "Command", "entry": entry})
