@@ -60,7 +60,8 @@ class RedisSource:
             self._loop.call_soon_threadsafe(self._stopped.set)
 
     async def _listen(self, on_message: OnMessage, on_state: OnState) -> None:
-        connection = _connection(self.broker)
+        pool = _pool(self.broker)  # held: a connection found by Sentinel refers to it weakly
+        connection: Connection = pool.make_connection()
         channel, pattern = self.broker.event_channel()
         try:
             async with asyncio.timeout(3 * CONNECT_TIMEOUT):
@@ -172,7 +173,7 @@ _MESSAGE = (b"pmessage", b"message")
 _now = time.monotonic
 
 
-def _connection(broker: Broker) -> Connection:
+def _pool(broker: Broker) -> Any:
     limits: dict[str, Any] = {
         "socket_timeout": CONNECT_TIMEOUT,
         "socket_connect_timeout": CONNECT_TIMEOUT,
@@ -180,18 +181,14 @@ def _connection(broker: Broker) -> Connection:
         "protocol": 2,
         "client_name": "umbel",
     }
-    pool: Any
     if urlsplit(broker.url).scheme == "sentinel":
         hosts, master, kwargs = sentinel_parts(broker.url, broker.options)
         sentinel_kwargs = {**limits, **dict(broker.options.get("sentinel_kwargs") or {})}
         found = Sentinel(hosts, sentinel_kwargs=sentinel_kwargs, **limits, **kwargs)
-        pool = found.master_for(master).connection_pool
-    else:
-        if isinstance(broker.ssl, dict):
-            limits.update(broker.ssl)
-        pool = ConnectionPool.from_url(redis_url(broker.url), **limits)
-    connection: Connection = pool.make_connection()
-    return connection
+        return found.master_for(master).connection_pool
+    if isinstance(broker.ssl, dict):
+        limits.update(broker.ssl)
+    return ConnectionPool.from_url(redis_url(broker.url), **limits)
 
 
 async def _first(*waits: Any, timeout: float) -> bool:
