@@ -401,6 +401,20 @@ class TestRounds:
         assert (row.note, row.known) == ("end not seen", "inferred")
         assert state_of("here") == "STARTED"
 
+    def test_a_running_task_of_a_worker_that_never_came_back_ends_too(
+        self, watch: Callable[..., Watch]
+    ) -> None:
+        first = watch()
+        first.source.say(heartbeat(kind="worker-online"), *life("runs", "started"), *life("held"))
+        until_state("runs", "STARTED")
+        until_state("held", "RECEIVED")
+        first.engine.stop()
+        began = time.time()
+        watch(clock=lambda: began + 30 * (time.time() - began))
+        assert until_state("runs", "LOST", timeout=15).note in ("worker lost", "end not seen")
+        # Its message may be back in the queue: only another event or its result can tell.
+        assert state_of("held") == "RECEIVED"
+
     def test_a_task_that_waits_in_a_queue_is_never_called_lost(
         self, watch: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
     ) -> None:

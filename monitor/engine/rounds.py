@@ -30,6 +30,9 @@ CUT_AT = 2_000
 SETTLE_EVERY = 2.0
 QUIET = 4.0  # a task is open to question when nothing was heard of it for so long
 GRACE = 20.0  # from the first look that did not find it until "end not seen"
+# A task that was only received may be back in its queue, where nobody sees it: much more patience.
+RECEIVED_GRACE = 300.0
+GONE_FOR = 30.0  # a worker offline for so long holds nothing any more
 RESULTS_FIRST, RESULTS_MOST = 3.0, 300.0  # between two readings of one task's result
 MOST_SETTLED = 2_000  # tasks in one round
 
@@ -159,15 +162,10 @@ class Rounds:
             self.cluster.settle(end, self.clock())
             open_questions.pop(end.uuid, None)
         for record in records:
-            question_of = open_questions.get(record.uuid)
-            if (
-                question_of is not None
-                and record.state in (RECEIVED, STARTED)
-                and len(question_of.looks) > 1
-                and now - question_of.since >= self.grace
-            ):
-                self.cluster.end_not_seen(record.uuid, self.clock())
-                del open_questions[record.uuid]
+            uuid = record.uuid
+            if uuid in open_questions and self._is_over(record, open_questions[uuid], now):
+                self.cluster.end_not_seen(uuid, self.clock())
+                del open_questions[uuid]
 
     def close(self) -> None:
         for runner in self._runners:
@@ -216,6 +214,24 @@ class Rounds:
         if visit.listed is None or visit.looked_at < record.seen_at + 1.0:
             return None
         return None if record.uuid in visit.listed else {visit.looked_at}
+
+    def _is_over(self, record: TaskRecord, question: _Question, now: float) -> bool:
+        """Whether to give up on the end of a task: asked for long enough, and nobody can have it."""
+        if record.state == STARTED:
+            patience = self.grace
+        elif record.state == RECEIVED:
+            patience = max(self.grace, RECEIVED_GRACE)
+        else:
+            return False
+        if now - question.since < patience:
+            return False
+        return len(question.looks) > 1 or (record.state == STARTED and self._is_gone(record.worker, now))
+
+    def _is_gone(self, hostname: str, now: float) -> bool:
+        worker = self.cluster.workers.known.get(hostname)
+        if worker is None or worker.record.status != "offline":
+            return False
+        return (worker.record.offline_at or 0.0) < now - GONE_FOR
 
     async def _read(self, uuids: list[str]) -> list[Settled]:
         if not uuids:

@@ -76,7 +76,7 @@ class Writer:
 
     async def close(self) -> None:
         await self._call(self.store.close)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.shutdown()
 
     async def _call(self, what: Callable[..., T], *values: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, what, *values)
