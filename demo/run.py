@@ -53,7 +53,9 @@ WORKERS = (
     Kind("images@shop", "images", ("-P", "prefork", "--autoscale", "6,2"), "prefork, autoscale 2 to 6"),
     Kind("mail@shop", "emails,stock", ("-P", "threads", "-c", "8"), "threads, 8"),
     Kind("reports@shop", "reports", ("-P", "solo"), "solo, one at a time; its queue grows"),
-    Kind("imports@shop", "imports", ("-P", "prefork", "-c", "2"), "prefork, 2; dies and comes back", True),
+    Kind(
+        "imports@shop", "imports,stock", ("-P", "prefork", "-c", "2"), "prefork, 2; dies and comes back", True
+    ),
 )
 
 

@@ -6,8 +6,10 @@ stock counts fill up: a shop with more customers has more small work, not longer
 
 from __future__ import annotations
 
+import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +26,8 @@ BANKS = ("north.example", "union.example")
 SUPPLIERS = ("Acme", "Contoso", "Ølberg & Søn", "Initech")
 # A report nobody has read in half an hour is not worth writing: keeps the slow queue from growing for ever.
 REPORT_EXPIRES = 1800
+SETTLES_EVERY = 25.0  # seconds; each tenth settlement hangs for five minutes, so one can always be found
+HANGS_EACH = 10
 
 Scene = Callable[[random.Random], int]
 
@@ -66,9 +70,8 @@ def refund(chance: random.Random) -> int:
     return 1
 
 
-def settlement(chance: random.Random) -> int:
-    bank = "never.example" if chance.random() < 0.12 else chance.choice(BANKS)
-    tasks.settle_day.delay(_day(chance), bank=bank)
+def settlement(chance: random.Random, hangs: bool = False) -> int:
+    tasks.settle_day.delay(_day(chance), bank="never.example" if hangs else chance.choice(BANKS))
     return 1
 
 
@@ -121,8 +124,7 @@ SCENES: tuple[tuple[Scene, float], ...] = (
     (product, 2.5),
     (cutout, 1.6),
     (catalog, 1.2),
-    (report, 7.5),
-    (settlement, 0.5),
+    (report, 10),
 )
 
 
@@ -135,11 +137,11 @@ def warm_up(chance: random.Random) -> None:
     for _ in range(31):
         order(chance)
         payment(chance)
-        tasks.settle_day.delay(_day(chance), bank=chance.choice(BANKS))
+        settlement(chance)
     for _ in range(10):
         product(chance)
         catalog(chance)
-    tasks.settle_day.delay(_day(chance), bank="never.example")
+    settlement(chance, hangs=True)
 
 
 @click.command()
@@ -153,7 +155,13 @@ def main(rate: float, seed: int) -> None:
     scenes, weights = [scene for scene, _ in SCENES], [weight for _, weight in SCENES]
     _patiently(lambda: warm_up(chance))
     began, sent, story = time.monotonic(), 0, 0
+    settled, settles_at = 0, began + SETTLES_EVERY
     while going:
+        if time.monotonic() >= settles_at:
+            settled += 1
+            settles_at += SETTLES_EVERY
+            hangs = settled % HANGS_EACH == 0
+            _patiently(lambda hangs=hangs: settlement(chance, hangs))  # type: ignore[misc]
         passed = time.monotonic() - began
         behind = rate * passed - sent
         if behind < 1:
@@ -166,6 +174,9 @@ def main(rate: float, seed: int) -> None:
         count = _patiently(lambda scene=scene: scene(chance)) or 1  # type: ignore[misc]
         sent += count
         story += 0 if scene is stock else count
+    # Celery's connections have nothing to say any more, and much to trip over while Python ends.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _day(chance: random.Random) -> str:
