@@ -60,3 +60,18 @@ def node(folder: Path) -> Iterator[str]:
         if epmd := shutil.which("epmd"):
             # The port daemon that this node alone has brought up, on a port of its own.
             subprocess.run([epmd, "-kill"], env=environment, capture_output=True, check=False, timeout=5)
+
+
+_running: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One node for all modules that import this fixture; take names of your own."""
+    if _running:
+        yield _running[0]
+        return
+    with node(tmp_path_factory.mktemp("rabbitmq")) as url:
+        _running.append(url)
+        yield url
+        _running.clear()

@@ -22,7 +22,7 @@ from monitor.control.asking import Question, ask
 from monitor.control.inspecting import seen_on
 from monitor.source import RedisSource
 from tests.conftest import ROOT, wait_until
-from tests.rabbitmq import node
+from tests.rabbitmq import rabbitmq  # noqa: F401 a fixture
 
 pytestmark = pytest.mark.live
 
@@ -67,13 +67,10 @@ def every_question_is_answered() -> None:
     assert not reply.ok and "unknown task" in reply.text
 
 
-def test_rabbitmq_carries_questions_and_replies_and_keeps_no_queue(tmp_path: Path) -> None:
-    folder = tmp_path / "rabbitmq"
-    folder.mkdir()
-    with node(folder) as url:
-        broker_module.configure(Broker(url))
-        with worker(url, tmp_path):
-            every_question_is_answered()
+def test_rabbitmq_carries_questions_and_replies(rabbitmq: str, tmp_path: Path) -> None:  # noqa: F811
+    broker_module.configure(Broker(rabbitmq))
+    with worker(rabbitmq, tmp_path):
+        every_question_is_answered()
 
 
 def test_a_unix_socket_carries_questions_replies_and_events(tmp_path: Path) -> None:

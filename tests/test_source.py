@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from demo.valkey import Server
 from monitor.broker import Broker
 from monitor.events import Decoded
 from monitor.source import Backoff, ReceiverSource, Recording, RedisSource, source_of
-from tests.rabbitmq import node
+from tests.rabbitmq import rabbitmq  # noqa: F401 a fixture
 
 pytestmark = pytest.mark.live
 
@@ -116,12 +116,6 @@ class Line:
 
     async def send(self, body: Any, **more: Any) -> None:
         await asyncio.to_thread(self.publish, body, **more)
-
-
-@pytest.fixture(scope="module")
-def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with node(tmp_path_factory.mktemp("rabbitmq")) as url:
-        yield url
 
 
 @pytest.fixture(params=["redis", "receiver-redis", "receiver-rabbitmq"])
