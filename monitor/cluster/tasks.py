@@ -88,7 +88,7 @@ class Tasks:
         task.new.append(mark)
         task.touched = now
         self.dirty[task.uuid] = None
-        if len(task.marks) > self._limits.marks:
+        if len(task.marks) > 2 * self._limits.marks:
             self._trim(task)
 
     def find_or_enter(self, uuid: str, now: float) -> Task:
@@ -129,6 +129,8 @@ class Tasks:
         for uuid in ready:
             del self.dirty[uuid]
             task = self.live[uuid]
+            if len(task.marks) > self._limits.marks:
+                self._trim(task)
             row = task.derive()
             self._index(task, row)
             if row.state in ENDED:
