@@ -65,7 +65,8 @@ function place(figure, selector) {
   const box = $(`.plotbox${selector}`, figure) ?? figure.appendChild(document.createElement("div"));
   box.classList.add("plotbox", selector.slice(1));
   box.replaceChildren();
-  box.style.paddingInlineStart = "0"; // the plot brings its own axis
+  box.style.paddingInlineStart = "0"; // the plot brings its own axes
+  if (selector === ".h-s") box.style.blockSize = "auto";
   return box;
 }
 
@@ -81,8 +82,8 @@ function plotOf({ box, names, top }, colour, data) {
   const axis = { stroke: colour.ink, font: `11px ${getComputedStyle(box).fontFamily}`, ticks: { show: false } };
   const options = {
     width: box.clientWidth || 300,
-    height: Math.max(box.clientHeight, small ? 44 : 180) + (small ? 22 : 0),
-    padding: [6, 0, small ? 0 : 4, 0],
+    height: small ? 44 + 22 : Math.max(box.clientHeight, 180),
+    padding: [6, 16, small ? 0 : 4, 0],
     legend: { show: false },
     cursor: { show: false },
     scales: { x: { time: true, range: (_, min, max) => [min, max + stepOf(data.t)] }, y: { range: (_, __, max) => [0, top(max)] } },
@@ -135,7 +136,7 @@ function stepDownLate() {
 
 function nice(max) {
   const power = 10 ** Math.floor(Math.log10(Math.max(max, 1e-3)));
-  return power * [1, 2, 3, 4, 6, 8, 10].find((n) => n * power >= max * 1.02 || n === 10);
+  return power * [1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10].find((n) => n * power >= max * 1.02 || n === 10);
 }
 
 /** Custom properties as colours a canvas knows; the browser resolves light or dark. */
