@@ -24,7 +24,6 @@ urlpatterns = [
     path("workers/<int:pk>/shrink/", worker_controls.shrink, name="worker-shrink"),
     path("workers/<int:pk>/autoscale/", worker_controls.autoscale, name="worker-autoscale"),
     path("workers/<int:pk>/enable-events/", worker_controls.enable_events, name="worker-enable-events"),
-    path("workers/<int:pk>/refresh/", workers.refresh, name="worker-refresh"),
     # What was done, and how fresh the picture is
     path("audit/", audit.audit, name="audit"),
     path("audit/<uuid:pk>/", audit.record, name="control-record"),

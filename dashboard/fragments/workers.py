@@ -1,0 +1,139 @@
+"""Regions of the list of workers and of one worker's page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dashboard import access
+from dashboard.forms.workers import STATUSES, WorkerFilter, has
+from dashboard.fragments import Page, Region, register
+from dashboard.fragments.overview import CLOCK
+from dashboard.queries import feed as feed_queries
+from dashboard.queries import worker as queries
+from dashboard.queries import workers as worker_queries
+from dashboard.queries.workers import WorkerView
+from monitor.deltas import FEED, TASKS, WORKERS
+
+CHIPS = {
+    "online": ("Online", "s-online", "succeeded"),
+    "offline": ("Offline", "s-offline", "offline"),
+    "unknown": ("Unknown", "s-lost", "lost"),
+    "stuck": ("With stuck tasks", "s-stuck", "stuck"),
+    "full": ("Full", "s-warn", "slow"),
+}
+COLUMNS = (("busy", "Busy"), ("reserved", "Reserved"), ("rate", "Done /s"), ("load", "Load, 1 min"))
+
+
+def _workers(page: Page) -> Mapping[str, Any]:
+    fleet = worker_queries.fleet()
+    chosen = WorkerFilter.of(page.params)
+    found = chosen.chosen(fleet)
+    return {
+        "fleet": fleet,
+        "workers": found,
+        "filter": chosen,
+        "columns": [(*c, chosen.sorted_by(c[0]), chosen.direction(c[0])) for c in COLUMNS],
+        "by_name": (chosen.sorted_by("name"), chosen.direction("name")),
+        "by_heartbeat": (chosen.sorted_by("heartbeat"), chosen.direction("heartbeat")),
+        "feed": feed_queries.freshness(fleet.now),
+        "may": access.can_control(page),
+    }
+
+
+def _chips(page: Page) -> Mapping[str, Any]:
+    fleet = worker_queries.fleet()
+    chosen = WorkerFilter.of(page.params)
+    chips = [
+        {
+            **dict(zip(("label", "icon", "state"), CHIPS[status], strict=True)),
+            "count": count,
+            "on": status in chosen.statuses,
+            "href": chosen.toggled(status),
+        }
+        for status in STATUSES
+        if (count := sum(has(w, status) for w in fleet.workers)) or status in ("online", *chosen.statuses)
+    ]
+    return {"chips": chips}
+
+
+def _one(more: Callable[[Page, WorkerView], Mapping[str, Any]]) -> Callable[[Page], Mapping[str, Any]]:
+    """The context of a region of one worker; without the worker there is only ``w`` None."""
+
+    def context(page: Page) -> Mapping[str, Any]:
+        view = worker_queries.one(int(dict(page.kwargs).get("pk", 0)))
+        return {"w": view, **(more(page, view) if view else {})}
+
+    return context
+
+
+def _head(page: Page, view: WorkerView) -> Mapping[str, Any]:
+    return {"may": access.can_control(page), "host": view.hostname.partition("@")[2]}
+
+
+def _slots(page: Page, view: WorkerView) -> Mapping[str, Any]:
+    known = queries.pids(view)
+    return {"slots": [(slot, known.get(slot.task.uuid) if slot.task else None) for slot in view.slots[:200]]}
+
+
+def _held(page: Page, view: WorkerView) -> Mapping[str, Any]:
+    found, reserved = queries.reserved(view)
+    later, scheduled = queries.scheduled(view)
+    ids, revoked = queries.revoked(view)
+    return {
+        **{"reserved": found, "reserved_count": reserved, "scheduled": later, "scheduled_count": scheduled},
+        **{"revoked": ids, "revoked_count": revoked},
+    }
+
+
+def _settings(page: Page, view: WorkerView) -> Mapping[str, Any]:
+    rows, hidden = queries.settings(view)
+    width = min(max((len(row.name) for row in rows), default=0), 36)
+    return {"settings": [(row, row.name.ljust(width)) for row in rows], "hidden": hidden}
+
+
+def _facts(page: Page, view: WorkerView) -> Mapping[str, Any]:
+    return {"statistics": queries.statistics(view)}
+
+
+def pool(page: Page, view: WorkerView) -> Mapping[str, Any]:
+    """What may be asked of the pool, and by this reader."""
+    can = queries.can(view)
+    if page.read_only:
+        why = "Umbel was started with --read-only: every control is off."
+    elif not access.can_control(page):
+        why = "You can look. Changing a pool needs the operator role."
+    else:
+        why = ""
+    resize = why or can.grow.reason
+    return {
+        "resize_no": resize,
+        "autoscale_no": why or can.autoscale.reason,
+        "autoscaled": can.autoscale.allowed,
+        "started_with": queries.started_with(view),
+        "each": view.rate / view.size if view.full and view.size and view.rate else None,
+    }
+
+
+def _topics(*more: str) -> tuple[str, ...]:
+    return (WORKERS, TASKS, CLOCK, *more)
+
+
+register(
+    "workers",
+    [
+        Region("worker-chips", _chips, _topics(FEED), "workers/_chips.html", every=1.0),
+        Region("workers", _workers, _topics(FEED), "workers/_list.html", every=0.5),
+    ],
+)
+register(
+    "worker",
+    [
+        Region("worker-head", _one(_head), _topics(FEED), "workers/_head.html", every=0.5),
+        Region("worker-slots", _one(_slots), _topics(), "workers/_slots.html", every=0.5),
+        Region("worker-held", _one(_held), _topics(), "workers/_held.html", every=1.0),
+        Region("worker-settings", _one(_settings), (WORKERS,), "workers/_settings.html", every=5.0),
+        Region("worker-pool", _one(pool), _topics(), "workers/_pool.html", every=0.5),
+        Region("worker-facts", _one(_facts), (WORKERS,), "workers/_facts.html", every=1.0),
+    ],
+)

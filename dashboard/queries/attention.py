@@ -1,0 +1,282 @@
+"""What needs a human, worst first, and the sentence on top that is built from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from django.db.models import Sum
+from django.urls import reverse
+
+from dashboard.queries.backlog import QueueView
+from dashboard.queries.feed import Freshness
+from dashboard.queries.workers import Fleet, WorkerView, span
+from dashboard.templatetags.umbel import duration_text, number, percent, plain
+from monitor import models
+
+MOST = 7  # shown; then "and n more"
+SPIKE_WINDOW = 15 * 60.0
+SPIKE_LEAST, SPIKE_SHARE, SPIKE_TIMES = 5, 0.05, 3.0
+QUIET = 30.0  # seconds without any event
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that needs attention; ``clause`` is how the verdict says it."""
+
+    severity: int  # 0 is worst
+    age: float  # seconds; older first
+    state: str
+    icon: str
+    title: str
+    text: str
+    clause: str
+    href: str
+    act: str = "Inspect"
+    enable: int | None = None  # the worker whose events a button turns on
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The sentence on top, and its line of evidence."""
+
+    state: str
+    icon: str
+    head: str
+    text: str
+
+
+def attention(fleet: Fleet, queues: Sequence[QueueView], fresh: Freshness) -> list[Item]:
+    """All of it; when the picture itself is broken, that comes first and silent workers are not blamed."""
+    items = [*_picture(fresh, fleet)]
+    for worker in fleet.workers:
+        items += _worker(worker)
+    items += _stuck(fleet)
+    items += [_growing(queue, fleet.recent.span) for queue in queues if queue.grows]
+    items += _spikes(fleet.now)
+    if (
+        fleet.workers
+        and not fleet.online
+        and fresh.live
+        and not any(item.state == "offline" for item in items)
+    ):
+        text = f"{len(fleet.workers)} said goodbye. New tasks wait in the broker until a worker starts."
+        items.append(
+            Item(
+                0,
+                0,
+                "offline",
+                "s-offline",
+                "No worker is online",
+                text,
+                "no worker is online",
+                reverse("workers"),
+            )
+        )
+    return sorted(items, key=lambda item: (item.severity, -item.age, item.title))
+
+
+def verdict(items: Sequence[Item], fleet: Fleet) -> Verdict:
+    """Built from the list, so that they cannot disagree: at most two clauses, worst first."""
+    known, online = len(fleet.workers), fleet.online
+    if items:
+        head = " and ".join(item.clause for item in items[:2])
+        worst = items[0]
+        text = f"{online} of {known} workers online. {worst.text}"
+        return Verdict(worst.state, worst.icon, head, text)
+    if known == 0:
+        return Verdict("sent", "s-sent", "No workers yet", "Waiting for the first heartbeat.")
+    head = "1 worker, healthy" if known == 1 else f"All {known} workers healthy"
+    if online != known:
+        head = f"All {online} online workers healthy"
+    text = f"{fleet.busy} of {fleet.size} slots busy, {fleet.reserved:,} tasks reserved."
+    if online != known:
+        text += (
+            f" {known - online} said goodbye and is not missed."
+            if known - online == 1
+            else f" {known - online} said goodbye."
+        )
+    return Verdict("succeeded", "s-succeeded", head, text)
+
+
+def _picture(fresh: Freshness, fleet: Fleet) -> list[Item]:
+    if fresh.at is None:
+        return []
+    if not fresh.live:
+        what = "Umbel’s engine is silent" if fresh.silent else "Umbel cannot reach the broker"
+        text = "All below is as it was last seen. Workers may be fine; Umbel cannot see them."
+        age = span(fresh.since, fleet.now) or 0.0
+        return [Item(-1, age, "failed", "s-offline", what, text, what, reverse("feed"), "Explain")]
+    silent = span(fresh.feed.last_event_at or fresh.feed.since, fleet.now)
+    if silent is not None and silent >= QUIET and (fleet.online or not fleet.workers):
+        title = f"No events for {duration_text(silent)}"
+        text = "Not even a heartbeat. Are the workers started with -E, and on this broker?"
+        return [
+            Item(
+                2,
+                silent,
+                "slow",
+                "s-warn",
+                title,
+                text,
+                f"no events for {duration_text(silent)}",
+                reverse("feed"),
+                "Explain",
+            )
+        ]
+    return []
+
+
+def _worker(worker: WorkerView) -> list[Item]:
+    row, href = worker.row, reverse("worker", args=[worker.row.pk])
+    name = plain(row.hostname)
+    if worker.offline:
+        if row.reason == "said goodbye" and not worker.lost:
+            return []
+        silent = worker.silent or 0.0
+        left = (
+            f"{_tasks(worker.lost)} {'was' if worker.lost == 1 else 'were'} running on it."
+            if worker.lost
+            else "No task was running on it."
+        )
+        why = "It said goodbye" if row.reason == "said goodbye" else "No heartbeat for"
+        text = f"{why} {duration_text(silent)}{' ago' if why.startswith('It') else ''}. {left}"
+        return [
+            Item(
+                0 if worker.lost else 1,
+                silent,
+                "offline",
+                "s-offline",
+                f"{name} is offline",
+                text,
+                f"{name} is offline",
+                href,
+            )
+        ]
+    if not worker.online:
+        return []
+    items = []
+    if worker.size == 0:
+        text = "It takes tasks from the broker and runs none. Grow its pool."
+        items.append(
+            Item(
+                1,
+                0,
+                "failed",
+                "s-failed",
+                f"{name} has no pool process",
+                text,
+                f"{name} has no pool process",
+                href,
+                "Grow pool",
+            )
+        )
+    if row.events_on is False:
+        text = "It runs tasks and sends no task event, so they do not show here."
+        items.append(
+            Item(
+                3,
+                0,
+                "slow",
+                "s-warn",
+                f"{name} sends no task events",
+                text,
+                f"{name} sends no task events",
+                href,
+                enable=row.pk,
+            )
+        )
+    if row.duplicate:
+        text = (
+            "Two processes answer under one name; numbers of this worker mix both. Start one with another -n."
+        )
+        items.append(
+            Item(3, 0, "slow", "s-warn", f"{name} is there twice", text, f"{name} is there twice", href)
+        )
+    return items
+
+
+def _stuck(fleet: Fleet) -> list[Item]:
+    tasks = sorted((t for t in fleet.running if t.pace == "stuck"), key=lambda t: -t.elapsed)
+    if not tasks:
+        return []
+    worst = tasks[0]
+    usual = worst.usual
+    function = plain(worst.name).rpartition(".")[2] or "a task"
+    low, high = (duration_text(usual.p50), duration_text(usual.p95)) if usual else ("–", "–")
+    first = "Longest" if len(tasks) > 1 else "Running"
+    text = f"{first} {duration_text(worst.elapsed)}; {function} usually takes {low} to {high}."
+    title = "1 task looks stuck" if len(tasks) == 1 else f"{len(tasks)} tasks look stuck"
+    href = (
+        reverse("task", args=[worst.uuid])
+        if len(tasks) == 1 and worst.uuid.strip("./")
+        else _tasks_url(stuck="1")
+    )
+    return [Item(1, worst.elapsed, "stuck", "s-stuck", title, text, title, href, "Review")]
+
+
+def _growing(queue: QueueView, length: float) -> Item:
+    more = (queue.entered - queue.left) / length * 60
+    title = f"{plain(queue.name)} grows faster than it drains"
+    text = f"{queue.shown} waiting, +{more:,.0f}/min over the last {duration_text(length)}."
+    href = _tasks_url(queue=queue.name, state="PENDING")
+    return Item(
+        2,
+        queue.oldest or 0.0,
+        "slow",
+        "s-warn",
+        title,
+        text,
+        f"{plain(queue.name)} is falling behind",
+        href,
+        "See tasks",
+    )
+
+
+def _spikes(now: float) -> list[Item]:
+    """Task names that fail far more often than they used to."""
+    since = int((now - SPIKE_WINDOW) // 60) * 60
+    rows = (
+        models.RateBucket.objects.filter(width=60, start__gte=since)
+        .exclude(name="")
+        .values("name")
+        .annotate(bad=Sum("failed"), good=Sum("succeeded"))
+        .filter(bad__gte=SPIKE_LEAST)
+        .order_by("-bad")[:50]
+    )
+    found = {row["name"]: (row["bad"], row["good"]) for row in rows}
+    items = []
+    for kind in models.TaskType.objects.filter(name__in=found).only("name", "runs", "failures"):
+        bad, good = found[kind.name]
+        share = bad / (bad + good)
+        before = max(0, kind.runs - good) + max(0, kind.failures - bad)
+        usual = max(0, kind.failures - bad) / before if before >= 30 else None
+        if share < SPIKE_SHARE or (usual is not None and share < usual * SPIKE_TIMES):
+            continue
+        function = plain(kind.name).rpartition(".")[2] or plain(kind.name)
+        title = f"{function} fails {percent(share)}"
+        was = f"Usually {percent(usual)}." if usual is not None else "No history to compare with yet."
+        text = f"{was} {number(bad)} failed in 15{chr(160)}min."
+        items.append(
+            Item(
+                2,
+                float(bad),
+                "failed",
+                "s-failed",
+                title,
+                text,
+                title,
+                _tasks_url(name=kind.name, state="FAILURE"),
+                "See tasks",
+            )
+        )
+    return items
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count:,} tasks"
+
+
+def _tasks_url(**filters: str) -> str:
+    return f"{reverse('tasks')}?{urlencode(filters)}"
