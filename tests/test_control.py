@@ -188,6 +188,29 @@ def test_a_command_that_may_have_left_is_never_sent_twice(
 
 
 @pytest.mark.django_db
+def test_replies_that_cannot_be_kept_do_not_hide_that_it_was_sent(
+    unreachable: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Any] = []
+    save = ControlRecord.save
+
+    def once(self: ControlRecord, **options: Any) -> None:
+        if not options.get("force_insert"):
+            raise DatabaseError("disk full")
+        save(self, **options)
+
+    monkeypatch.setattr("monitor.control.performing.ask", lambda *a, **k: [])
+    monkeypatch.setattr("monitor.control.performing._look_later", lambda *a: looked.append(a))
+    monkeypatch.setattr("monitor.control.orders.seen_on", lambda *a, **k: {})
+    monkeypatch.setattr(ControlRecord, "save", once)
+    Worker.objects.create(hostname="w@x", status="online", pool="prefork", first_seen_at=1)
+    Task.objects.create(uuid="a", state="STARTED", worker="w@x", first_seen_at=1, seen_at=1)
+    perform(Command("terminate", ("a",)), OPERATOR)
+    assert len(looked) == 1
+    assert ControlRecord.objects.get().sent_at is not None
+
+
+@pytest.mark.django_db
 def test_what_a_crash_left_open_is_closed_as_not_verified() -> None:
     ControlRecord.objects.create(at=time.time() - 5, username="ada", role="operator", command="revoke")
     ControlRecord.objects.create(

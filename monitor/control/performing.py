@@ -123,7 +123,11 @@ def _send(order: Order, record: ControlRecord) -> bool:
     record.replies = _outcomes(order, replies)
     if trouble:
         record.evidence = f"{trouble} The command may have been sent."
-    record.save()
+    try:
+        record.save()
+    except DatabaseError:
+        # It has been sent: the effect is looked for all the same, and the record completed then.
+        log.exception("The replies to a control command could not be recorded.")
     return True
 
 
