@@ -1,106 +1,117 @@
-"""Control commands as POSTs: one decorator asks for the method, the role, the origin, and answers."""
+"""Control commands from the browser: one function a command, all behind one decorator."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec
+from typing import Concatenate, ParamSpec
+from urllib.parse import urlsplit
 
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.csrf import csrf_protect
-from django.views.decorators.http import require_http_methods
+from django.utils.http import url_has_allowed_host_and_scheme
 
 from dashboard import access
+from dashboard.queries import audit as queries
 from monitor import control as engine
 from monitor.control import Actor, Command, Refused
 from monitor.models import ControlRecord
 
 P = ParamSpec("P")
-# A control gets who asks, and answers with what was done, or with a page of its own (to confirm).
-Control = Callable[Concatenate[HttpRequest, Actor, P], ControlRecord | HttpResponse]
 View = Callable[Concatenate[HttpRequest, P], HttpResponse]
 
-# Seconds in which the same command of the same person is one click too many.
-AGAIN = 4.0
-_locks = [threading.Lock() for _ in range(64)]
+READ_ONLY = "Umbel was started with --read-only: every control is off. Nothing was sent."
+SAME = 3.0  # seconds in which the same command from the same person is a second click
 
 
-def control(view: Control[P]) -> View[P]:
-    """A command: POST only. It returns the ControlRecord, or raises ``Refused``."""
-    return _ruled(view, ["POST"])
+def control(*, asks: bool = False) -> Callable[[View[P]], View[P]]:
+    """A control: by POST, by an operator, never in read-only mode; a refusal is told and nothing is sent.
+
+    With ``asks=True`` a GET is let through as well: it shows what the command would do.
+    CSRF and the same-origin check are the middleware's.
+    """
+
+    def decorate(view: View[P]) -> View[P]:
+        @access.operator
+        @wraps(view)
+        def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+            if request.method != "POST" and not (asks and request.method in ("GET", "HEAD")):
+                return HttpResponse(status=405, headers={"Allow": "GET, POST" if asks else "POST"})
+            if access.read_only():
+                return refused(request, READ_ONLY, status=403)
+            try:
+                return view(request, *args, **kwargs)
+            except Refused as refusal:
+                return refused(request, str(refusal))
+
+        return guarded
+
+    return decorate
 
 
-def confirmed(view: Control[P]) -> View[P]:
-    """A command that asks first: GET shows what it would hit and changes nothing."""
-    return _ruled(view, ["GET", "HEAD", "POST"])
-
-
-def is_htmx(request: HttpRequest) -> bool:
-    """Whether a fragment is wanted, not a page."""
-    return request.headers.get("HX-Request") == "true"
-
-
-def perform_once(command: Command, actor: Actor) -> ControlRecord:
-    """Performs it, unless the same person did the very same a moment ago: then that is the answer."""
-    key = (actor.user_id, command.name, command.targets, tuple(sorted(command.arguments.items())))
-    with _locks[hash(key) % len(_locks)]:
-        return _just_done(command, actor) or engine.perform(command, actor)
-
-
-def _just_done(command: Command, actor: Actor) -> ControlRecord | None:
-    recent = ControlRecord.objects.filter(
-        user_id=actor.user_id, command=command.name, sent_at__gte=time.time() - AGAIN
-    )
-    return next((r for r in recent[:20] if _same(r, command)), None)
-
-
-def _same(record: ControlRecord, command: Command) -> bool:
-    given = {key: str(value) for key, value in record.arguments.items()}
-    return list(record.targets) == list(command.targets) and all(
-        given.get(key) == str(value) for key, value in command.arguments.items()
-    )
-
-
-def _ruled(view: Control[P], methods: list[str]) -> View[P]:
-    @require_http_methods(methods)
-    @csrf_protect
-    @access.operator
-    @wraps(view)
-    def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
-        if access.read_only():
-            raise PermissionDenied("Umbel runs read-only: every control is off, for everyone.")
-        # Browsers say where a request comes from; what is not from our own pages is not a person's click.
-        if request.method == "POST" and request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
-            raise PermissionDenied("A command must be sent from Umbel's own pages.")
+def send(request: HttpRequest, commands: Sequence[Command]) -> HttpResponse:
+    """Performs the commands as the sender of the request and answers with what came of them."""
+    records: list[ControlRecord] = []
+    refusals: list[str] = []
+    for command in commands:
+        if earlier := _second_click(request, command):
+            records.append(earlier)
+            continue
         try:
-            done = view(request, actor_of(request), *args, **kwargs)
+            records.append(engine.perform(command, _actor(request)))
         except Refused as refusal:
-            return _refused(request, str(refusal))
-        return _answer(request, done) if isinstance(done, ControlRecord) else done
-
-    return guarded
-
-
-def actor_of(request: HttpRequest) -> Actor:
-    """Who sends this request."""
-    user: Any = request.user
-    address = str(request.META.get("REMOTE_ADDR") or "")
-    return Actor(user.pk, user.get_username(), access.role(user), address)
+            refusals.append(str(refusal))
+    if not records:
+        raise Refused(" ".join(refusals))
+    if request.headers.get("HX-Request") == "true":
+        context = {"outcomes": [queries.outcome(record) for record in records], "refusals": refusals}
+        return render(request, "audit/_toasts.html", context)
+    return redirect("control-record", pk=records[0].pk)
 
 
-def _answer(request: HttpRequest, record: ControlRecord) -> HttpResponse:
-    from dashboard.queries.audit import shown
+def refused(request: HttpRequest, text: str, status: int = 409) -> HttpResponse:
+    """A refusal: a toast that stays, or a page with the way back."""
+    context = {"title": "Refused", "text": text, "back": _back(request)}
+    if request.headers.get("HX-Request") == "true":
+        headers = {"HX-Retarget": "#toasts", "HX-Reswap": "beforeend"}
+        return render(request, "audit/_refused.html", context, status=status, headers=headers)
+    return render(request, "audit/refused.html", context, status=status)
 
-    if is_htmx(request):
-        return render(request, "audit/_toast.html", {"record": shown(record), "closes": True})
-    return redirect("control-record", pk=record.pk)
+
+def reason(request: HttpRequest) -> str:
+    """Why, in the operator's words; for the audit log."""
+    return request.POST.get("reason", "").replace("\0", "").strip()[:500]
 
 
-def _refused(request: HttpRequest, message: str) -> HttpResponse:
-    if is_htmx(request):
-        return render(request, "audit/_refused.html", {"message": message})
-    return render(request, "audit/refused.html", {"title": "Not sent", "message": message}, status=409)
+def _actor(request: HttpRequest) -> Actor:
+    return Actor(
+        request.user.pk,
+        request.user.get_username(),
+        access.role(request.user),
+        str(request.META.get("REMOTE_ADDR") or ""),
+    )
+
+
+def _second_click(request: HttpRequest, command: Command) -> ControlRecord | None:
+    """The record of the same command by the same person moments ago: a double click is one command."""
+    recent = ControlRecord.objects.filter(
+        user_id=request.user.pk, command=command.name, at__gt=time.time() - SAME
+    ).exclude(effect=ControlRecord.Effect.REFUSED)
+    for record in recent.order_by("-at")[:20]:
+        if list(record.targets) != list(dict.fromkeys(command.targets)):
+            continue
+        asked = {key: str(value) for key, value in command.arguments.items()}
+        sent = {key: str(value) for key, value in record.arguments.items() if key in asked}
+        if asked == sent:
+            return record
+    return None
+
+
+def _back(request: HttpRequest) -> str:
+    """The page the form was on, if it is ours."""
+    referer = request.headers.get("Referer", "")
+    if url_has_allowed_host_and_scheme(referer, {request.get_host()}, require_https=request.is_secure()):
+        parts = urlsplit(referer)
+        return f"{parts.path}?{parts.query}" if parts.query else parts.path
+    return "/"

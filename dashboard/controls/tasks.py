@@ -5,28 +5,26 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from dashboard.controls import confirmed, control, is_htmx, perform_once
+from dashboard.controls import control, reason, send
 from dashboard.queries import blast
-from monitor.control import Actor, Command
-from monitor.models import ControlRecord
+from monitor.control import Command
 
 
-@control
-def revoke(request: HttpRequest, actor: Actor) -> ControlRecord:
+@control()
+def revoke(request: HttpRequest) -> HttpResponse:
     """Waiting tasks will not run. A running one is not touched."""
-    reason = request.POST.get("reason", "")
-    return perform_once(Command("revoke", _targets(request), reason=reason), actor)
+    return send(request, [Command("revoke", _targets(request), reason=reason(request))])
 
 
-@confirmed
-def terminate(request: HttpRequest, actor: Actor) -> ControlRecord | HttpResponse:
+@control(asks=True)
+def terminate(request: HttpRequest) -> HttpResponse:
     """Running tasks are ended, after a look at what that hits. A POST without a signal asks first, too."""
     if request.method == "POST" and "signal" in request.POST:
         arguments = {"signal": request.POST["signal"]}
-        reason = request.POST.get("reason", "")
-        return perform_once(Command("terminate", _targets(request), arguments, reason=reason), actor)
+        return send(request, [Command("terminate", _targets(request), arguments, reason=reason(request))])
     context = {"hit": blast.hit(_targets(request)), "title": "Terminate", "signals": SIGNALS}
-    return render(request, "tasks/_terminate.html" if is_htmx(request) else "tasks/terminate.html", context)
+    fragment = request.headers.get("HX-Request") == "true"
+    return render(request, "tasks/_terminate.html" if fragment else "tasks/terminate.html", context)
 
 
 # Value, name, what it does; the first is chosen.

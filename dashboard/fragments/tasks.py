@@ -9,10 +9,9 @@ from typing import Any
 from dashboard import access
 from dashboard.forms.tasks import TaskFilter, task_filter
 from dashboard.fragments import Page, Region, register
-from dashboard.queries import blast
 from dashboard.queries import task as one
 from dashboard.queries import tasks as many
-from dashboard.templatetags.umbel import clock, duration_text, state_name
+from dashboard.templatetags.umbel import clock, state_name
 from monitor.deltas import TASKS, WORKERS
 from monitor.models import Task
 from monitor.records import RETRY, STARTED, STATES, WAITING
@@ -108,76 +107,27 @@ def _own(page: Page) -> tuple[str, ...]:
     return (f"task:{page.arg('uuid')}",)
 
 
-def _head(page: Page) -> Mapping[str, Any]:
-    task = one.find(page.arg("uuid"))
-    if task is None:
-        return {"task": None}
-    row, worker = one.row(task), one.worker_of(task)
-    off = why_not_control(page)
-    terminate = off or _capital(blast.why_not(task, worker))
-    return {
-        "task": task,
-        "row": row,
-        "worker": worker,
-        "terminate_off": terminate,
-        "revoke_off": off or _revoke_off(task),
-    }
+def _detail(page: Page) -> Mapping[str, Any]:
+    return {"d": one.detail(page.arg("uuid"), time.time()), "why_not": why_not_control(page)}
 
 
-def _revoke_off(task: Task) -> str:
-    if task.state == STARTED:
-        return "A running task cannot be revoked without terminating it"
-    return "" if many.waits(task.state) else "This task has already ended"
+def _flow(page: Page) -> Mapping[str, Any]:
+    return {"flow": one.workflow(page.arg("uuid"), time.time())}
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _time(page: Page) -> Mapping[str, Any]:
-    task = one.find(page.arg("uuid"))
-    if task is None:
-        return {"task": None}
-    row, worker = one.row(task), one.worker_of(task)
-    pid = one.process_of(task, worker)
-    return {"task": task, "row": row, "line": one.timeline(row, time.time()), "pid": pid}
-
-
-def _data(page: Page) -> Mapping[str, Any]:
-    task = one.find(page.arg("uuid"))
-    frames = one.traceback(task.traceback) if task and task.traceback else []
-    return {"task": task, "frames": frames}
-
-
-def _events(page: Page) -> Mapping[str, Any]:
-    task = one.find(page.arg("uuid"))
-    return {"task": task, "events": one.events(task) if task else [], "most": one.SHOWN_EVENTS}
-
-
-def _side(page: Page) -> Mapping[str, Any]:
-    task = one.find(page.arg("uuid"))
-    if task is None:
-        return {"task": None}
-    row, worker = one.row(task), one.worker_of(task)
-    tops, number = one.family(task)
-    spread = one.spread(row)
-    axis = []
-    if spread:
-        axis = [duration_text(spread.low * (spread.high / spread.low) ** (n / 4)) for n in range(5)]
-    return {
-        **{"task": task, "row": row, "worker": worker, "tree": tops, "number": number, "most": one.FAMILY},
-        **{"spread": spread, "axis": axis, "late": one.acks_late(task, worker)},
-        **{"pid": one.process_of(task, worker)},
-    }
+def _usual(page: Page) -> Mapping[str, Any]:
+    return {"dist": one.distribution(page.arg("uuid"), time.time())}
 
 
 register(
     "task",
     [
-        Region("task-head", _head, _topics, "tasks/_head.html"),
-        Region("task-time", _time, _own, "tasks/_time.html"),
-        Region("task-data", _data, _own, "tasks/_data.html"),
-        Region("task-events", _events, _own, "tasks/_events.html"),
-        Region("task-side", _side, _own, "tasks/_side.html", every=1.0),
+        Region("task-head", _detail, _topics, "tasks/_head.html"),
+        Region("task-time", _detail, _own, "tasks/_time.html"),
+        Region("task-failure", _detail, _own, "tasks/_failure.html"),
+        Region("task-events", _detail, _own, "tasks/_events.html"),
+        Region("task-usual", _usual, _own, "tasks/_usual.html", every=1.0),
+        Region("task-workflow", _flow, _own, "tasks/_workflow.html", every=1.0),
+        Region("task-facts", _detail, _own, "tasks/_facts.html"),
     ],
 )

@@ -142,7 +142,7 @@ class Entries:
     more: bool
 
 
-def shown(record: ControlRecord) -> Shown:
+def outcome(record: ControlRecord) -> Shown:
     """In words."""
     return Shown(record)
 

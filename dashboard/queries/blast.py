@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from dashboard.queries.task import acks_late, process_of
+from dashboard.queries.task import acks_late, can_terminate
 from dashboard.queries.tasks import Row, rows_of
-from monitor.control import capabilities
 from monitor.models import Task, Worker
-from monitor.records import PENDING, RECEIVED, RETRY, STARTED
+from monitor.records import PENDING, RECEIVED
 
 MOST = 500
 
@@ -61,30 +60,21 @@ def hit(uuids: tuple[str, ...]) -> Hit:
             spared.append((uuid, why))
         else:
             running.append(task)
-    targets = [
-        Target(row, process_of(row.task, (w := workers.get(row.task.worker))), acks_late(row.task, w))
-        for row in rows_of(running, time.time())
-    ]
+    targets = [_target(row, workers.get(row.task.worker)) for row in rows_of(running, time.time())]
     return Hit(targets, spared, _waiting(running), max(0, len(uuids) - MOST))
 
 
-def why_not(task: Task, worker: Worker | None) -> str:
-    """Why a task cannot be terminated, "" when it can."""
-    return _why_not(task, {worker.hostname: worker} if worker else {})
+def _target(row: Row, worker: Worker | None) -> Target:
+    details = worker.details if worker and isinstance(worker.details, dict) else {}
+    active = [one for one in details.get("active") or [] if isinstance(one, dict)]
+    pid = next((one.get("worker_pid") for one in active if one.get("id") == row.task.uuid), None)
+    return Target(row, pid if isinstance(pid, int) else None, acks_late(worker, row.task.name))
 
 
 def _why_not(task: Task | None, workers: dict[str, Worker]) -> str:
     if task is None:
         return "not in Umbel's history"
-    if task.state in (PENDING, RECEIVED, RETRY):
-        return "it is not running; revoke it instead"
-    if task.state != STARTED:
-        return "it has already ended"
-    worker = workers.get(task.worker)
-    if worker is None:
-        return "" if task.worker else "Umbel does not know which worker runs it"
-    can = capabilities(worker).terminate
-    return "" if can.allowed else can.reason
+    return can_terminate(task, workers.get(task.worker)).reason
 
 
 def _waiting(tasks: list[Task]) -> int:

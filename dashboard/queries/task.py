@@ -316,7 +316,9 @@ def _timeline(task: Task, row: Row, now: float) -> Timeline:
             sums[kind] += max(0.0, b - a)
         state = _bar_state(attempt, row if last else None)
         spans = [
-            (at(a), at(b) - at(a), kind, state if kind == "run" else "") for kind, a, b in pieces if b - a > 0
+            (at(a), at(b) - at(a), "prefetch" if kind == "reserved" else kind, state if kind == "run" else "")
+            for kind, a, b in pieces
+            if b - a > 0
         ]
         seconds = (stop - begun) if begun is not None else None
         p95 = (

@@ -12,9 +12,9 @@ from django.db import connection
 from django.db.models import F, Q, QuerySet
 
 from dashboard.forms.tasks import SPANS, TaskFilter
-from dashboard.queries.usual import Usual, usuals
+from dashboard.queries.usual import Usual, all_usual
 from monitor.models import Task, TaskType, Worker
-from monitor.records import ENDED, STARTED, STATES, WAITING
+from monitor.records import STARTED, STATES
 
 ROWS = 50
 COUNTED = 10_000  # rows counted at most; beyond, "10,000+"
@@ -111,7 +111,7 @@ def state_counts() -> dict[str, int]:
     counts = ", ".join(one.format(table, COUNTED + 1, n) for n in range(len(STATES)))
     with connection.cursor() as cursor:
         # The names are ours, the values are parameters.
-        cursor.execute(f"SELECT {counts}", list(STATES))  # noqa: S608
+        cursor.execute(f"SELECT {counts}", list(STATES))
         row = cursor.fetchone()
     return dict(zip(STATES, row or [0] * len(STATES), strict=True))
 
@@ -154,30 +154,26 @@ def over_time(
 
 
 def rows_of(tasks: Sequence[Task], now: float) -> list[Row]:
-    """With their usual runtimes, in one query."""
-    known = usuals(task.name for task in tasks)
-    return [row_of(task, known.get(task.name), now) for task in tasks]
+    """With their usual runtimes."""
+    return [row_of(task, now) for task in tasks]
 
 
-def row_of(task: Task, known: Usual | None, now: float) -> Row:
+def row_of(task: Task, now: float) -> Row:
     """One task beside its usual."""
+    known = all_usual().get(task.name)
     ran = task.runtime
     if task.state == STARTED:
         ran = max(0.0, now - task.started_at) if task.started_at is not None else None
     elif ran is None and task.started_at is not None and task.ended_at is not None:
         ran = max(0.0, task.ended_at - task.started_at)
-    pace = known.pace(ran) if known and task.state == STARTED else ""
+    pace = known.pace(ran) if known and ran is not None and task.state == STARTED else ""
     return Row(task, known, ran, pace)
 
 
-def waits(state: str) -> bool:
-    """Whether a task in that state can still be revoked without ending a process."""
-    return state in WAITING
-
-
-def over(state: str) -> bool:
-    """Whether it has ended."""
-    return state in ENDED
+def mentions(uuid: str) -> int:
+    """How many tasks name this one as their parent or root, though it was not seen itself."""
+    children = Task.objects.filter(parent_id=uuid).values("pk")[:ROWS].count()
+    return children or Task.objects.filter(root_id=uuid).values("pk")[:ROWS].count()
 
 
 def _named(pattern: str) -> Q:

@@ -1,46 +1,62 @@
-"""How long a task name usually runs, from its history; nothing is called usual under 30 runs."""
+"""What is usual for a task name: its runtimes so far, for norm bars, slots and the words slow and stuck."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from monitor.models import TaskType
+from monitor import models
 
-LEAST_RUNS = 30
-STUCK_TIMES = 3  # times the p99
+ENOUGH = 30  # successful runs before anything is called usual
+STUCK = 3.0  # times its p99
+FRESH = 2.0  # seconds a reading of the table serves
+MOST = 5000  # task names
 
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """Seconds below which 5, 50, 95 and 99 of 100 successful runs lie, and how many runs that is from."""
+    """Runtimes of a task name in seconds."""
 
-    p5: float
     p50: float
     p95: float
     p99: float
     runs: int
 
-    def pace(self, ran: float | None) -> str:
-        """Of a running task: "stuck", "slow", or nothing worth a word."""
-        if ran is None:
-            return ""
-        return "stuck" if ran > STUCK_TIMES * self.p99 else "slow" if ran > self.p95 else ""
+    def pace(self, seconds: float) -> str:
+        """How a run that has taken so long compares: "", slow (over p95) or stuck (over three times p99)."""
+        if seconds > self.p99 * STUCK:
+            return "stuck"
+        return "slow" if seconds > self.p95 else ""
 
 
 def usual(name: str) -> Usual | None:
-    """Of one task name; None when it has not run often enough to say."""
-    return usuals([name]).get(name)
+    """None when the name has fewer than ``ENOUGH`` runs: then nothing is usual yet."""
+    return all_usual().get(name)
 
 
-def usuals(names: Iterable[str]) -> dict[str, Usual]:
-    """Of many names, in one query; names without enough runs are left out."""
-    rows = TaskType.objects.filter(name__in=set(names), runs__gte=LEAST_RUNS, p50__gt=0)
-    found = rows.values_list("name", "runs", "p50", "p95", "p99")
-    return {name: _usual(runs, p50, p95, p99) for name, runs, p50, p95, p99 in found}
+def all_usual() -> Mapping[str, Usual]:
+    """Every name with enough runs, read again after two seconds."""
+    global _read_at, _known
+    with _lock:
+        if time.monotonic() - _read_at > FRESH:
+            rows = (
+                models.TaskType.objects.filter(runs__gte=ENOUGH, p50__isnull=False)
+                .order_by("-last_seen_at")
+                .values_list("name", "p50", "p95", "p99", "runs")[:MOST]
+            )
+            _known = {name: Usual(p50, p95, p99, runs) for name, p50, p95, p99, runs in rows}
+            _read_at = time.monotonic()
+        return _known
 
 
-def _usual(runs: int, p50: float, p95: float | None, p99: float | None) -> Usual:
-    high = max(p95 or p50, p50)
-    # Runtimes are about log-normal: the low edge mirrors the high one.
-    return Usual(p50 * p50 / high, p50, high, max(p99 or high, high), runs)
+def forget() -> None:
+    """Reads the table at the next call."""
+    global _read_at
+    _read_at = float("-inf")
+
+
+_lock = threading.Lock()
+_read_at = float("-inf")
+_known: Mapping[str, Usual] = {}

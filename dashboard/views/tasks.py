@@ -30,8 +30,7 @@ def task_list(request: HttpRequest) -> HttpResponse:
 @require_safe
 def task(request: HttpRequest, uuid: str) -> HttpResponse:
     """What happened to this one, and where the time went."""
-    found = one.find(uuid)
-    if found is None:
-        context = {"title": "Task not known", "uuid": uuid, "mentions": one.mentions(uuid)}
+    if not one.exists(uuid):
+        context = {"title": "Task not known", "uuid": uuid, "mentions": many.mentions(uuid)}
         return render(request, "tasks/unknown.html", context, status=404)
-    return render(request, "tasks/task.html", {"title": found.name or "Task", "task": found})
+    return render(request, "tasks/task.html", {"title": one.title(uuid), "uuid": uuid})
