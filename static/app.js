@@ -7,6 +7,8 @@ import { startRows } from "./rows.js";
 
 page.startTheme();
 page.startDialogs();
+page.startAnswers();
+page.startSteppers();
 page.startMenus();
 page.startTabs();
 page.startCopy();

@@ -54,7 +54,11 @@ PAGE = """{% load static regions %}<!doctype html>
 </main></div><div class="toasts" id="toasts" role="status">
 <div class="toast" data-state="succeeded" id="good">Good</div>
 <div class="toast" data-state="failed" id="bad">Bad</div></div>
-<dialog class="dlg" id="keys"><p>Keys</p><button type="button" data-close>Close</button></dialog>
+<form data-stepper data-now="4"><button type="button" data-step="1">More</button>
+<input inputmode="numeric" name="size" value="4" aria-label="Processes">
+<button type="submit" data-said>Set size</button></form>
+<button type="button" class="btn" hx-get="{% url 'ask' %}" hx-target="#ask" hx-swap="innerHTML">Ask</button>
+<div id="ask"></div><dialog class="dlg" id="keys"><p>Keys</p><button type="button" data-close>Close</button></dialog>
 </body></html>"""
 
 WORD = """<section id="word"><h2>{{ word }}</h2><time data-age="{{ at }}">now</time>
@@ -202,12 +206,23 @@ def _pages() -> None:
         waiting = [len(outbox._waiting) for outbox in here._sockets]
         return HttpResponse(json.dumps({"sent": here.counts.sent, "waiting": waiting}))
 
+    @csrf_exempt
+    def ask(request: HttpRequest) -> HttpResponse:
+        """A question in a dialog, and the toast that answers it."""
+        if request.method == "POST":
+            return HttpResponse('<div class="toast" data-state="failed" id="answer">Done</div>')
+        return HttpResponse(
+            '<dialog class="dlg" id="question" data-auto><form method="post" hx-post="/ask/" '
+            'hx-target="#toasts" hx-swap="beforeend"><button type="submit">Do it</button></form></dialog>'
+        )
+
     urlpatterns.extend(
         [
             path("", page, name="overview"),
             path("tasks/", page, name="tasks"),
             path("set/", change),
             path("end/", end),
+            path("ask/", ask, name="ask"),
             path("counts/", counts),
         ]
     )

@@ -274,6 +274,22 @@ def test_theme_tabs_dialog_and_menu(site: Site, live: Page) -> None:
     expect(live.locator(".fresh")).not_to_have_attribute("open", "")
 
 
+def test_a_question_opens_and_closes_with_its_answer(live: Page) -> None:
+    live.get_by_role("button", name="Ask").click()
+    expect(live.locator("#question")).to_be_visible()
+    assert live.evaluate("document.querySelector('#question').matches(':modal')")
+    live.get_by_role("button", name="Do it").click()
+    expect(live.locator("#answer")).to_be_visible()
+    expect(live.locator("#question")).to_be_hidden()
+
+
+def test_the_stepper_says_what_its_button_would_do(live: Page) -> None:
+    live.get_by_role("button", name="More").click()
+    expect(live.locator("[data-said]")).to_have_text("Grow to 5")
+    live.locator("[name=size]").fill("2")
+    expect(live.locator("[data-said]")).to_have_text("Shrink to 2")
+
+
 def test_the_chart_draws_follows_and_answers_the_pointer(site: Site, live: Page) -> None:
     expect(live.locator("figure canvas")).to_have_count(2)
     plot = live.locator("figure .h-xl .u-over")
