@@ -58,7 +58,8 @@ PAGE = """{% load static regions %}<!doctype html>
 <input inputmode="numeric" name="size" value="4" aria-label="Processes">
 <button type="submit" data-said>Set size</button></form>
 <button type="button" class="btn" hx-get="{% url 'ask' %}" hx-target="#ask" hx-swap="innerHTML">Ask</button>
-<div id="ask"></div><dialog class="dlg" id="keys"><p>Keys</p><button type="button" data-close>Close</button></dialog>
+<div id="ask"></div>
+<dialog class="dlg" id="keys"><p>Keys</p><button type="button" data-close>Close</button></dialog>
 </body></html>"""
 
 WORD = """<section id="word"><h2>{{ word }}</h2><time data-age="{{ at }}">now</time>
