@@ -1,0 +1,144 @@
+"""Pool controls: who may, what is sent, and numbers that are refused before anything is."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from dashboard import access
+from monitor import control as engine
+from monitor import models
+from monitor.control import Actor, Command
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Command]:
+    """The commands that reach the engine, which here only takes notes."""
+    commands: list[Command] = []
+
+    def perform(command: Command, actor: Actor) -> models.ControlRecord:
+        commands.append(command)
+        return models.ControlRecord.objects.create(
+            at=time.time(),
+            username=actor.username,
+            role=actor.role,
+            command=command.name,
+            targets=list(command.targets),
+            arguments=command.arguments,
+        )
+
+    monkeypatch.setattr(engine, "perform", perform)
+    return commands
+
+
+@pytest.fixture
+def row() -> models.Worker:
+    now = time.time()
+    return models.Worker.objects.create(
+        hostname="a@h", status="online", pool="prefork", size=8, first_seen_at=now, heartbeat_at=now
+    )
+
+
+@pytest.fixture
+def operator(client: Client) -> Client:
+    client.force_login(access.create_user("olga", "operator", "correct horse 9"))
+    return client
+
+
+def post(client: Client, name: str, row: models.Worker, **data: Any) -> Any:
+    return client.post(reverse(name, args=[row.pk]), data)
+
+
+@pytest.mark.parametrize(("size", "name", "n"), [(12, "pool_grow", 4), (5, "pool_shrink", 3)])
+def test_a_size_becomes_growth_or_shrinkage(
+    operator: Client, row: models.Worker, sent: list[Command], size: int, name: str, n: int
+) -> None:
+    answer = post(operator, "worker-grow", row, size=size)
+    assert answer.status_code == 302
+    assert [(c.name, c.targets, c.arguments) for c in sent] == [(name, ("a@h",), {"n": n})]
+
+
+@pytest.mark.parametrize("size", ["", "0", "-3", "abc", "2.5", "501", "9" * 20, "٣", "<b>"])
+def test_a_bad_size_is_refused_with_its_value_and_sends_nothing(
+    operator: Client, row: models.Worker, sent: list[Command], size: str
+) -> None:
+    answer = post(operator, "worker-grow", row, size=size)
+    assert answer.status_code == 409
+    html = answer.content.decode()
+    assert "Nothing was sent" in html
+    assert "<b>”" not in html
+    assert not sent
+
+
+def test_the_size_it_has_and_a_size_not_known_send_nothing(
+    operator: Client, row: models.Worker, sent: list[Command]
+) -> None:
+    assert "has 8 pool processes already" in post(operator, "worker-grow", row, size=8).content.decode()
+    row.size = None
+    row.save()
+    assert "not known yet" in post(operator, "worker-grow", row, size=8).content.decode()
+    assert not sent
+
+
+def test_shrink_by_a_number_is_sent_as_asked(operator: Client, row: models.Worker, sent: list[Command]) -> None:
+    post(operator, "worker-shrink", row, n=2)
+    assert [(c.name, c.arguments) for c in sent] == [("pool_shrink", {"n": 2})]
+
+
+def test_autoscale_takes_two_numbers_in_order(
+    operator: Client, row: models.Worker, sent: list[Command]
+) -> None:
+    post(operator, "worker-autoscale", row, max=9, min=2)
+    assert [(c.name, c.arguments) for c in sent] == [("autoscale", {"max": 9, "min": 2})]
+    assert "swap them" in post(operator, "worker-autoscale", row, max=2, min=9).content.decode()
+    assert "The most is empty" in post(operator, "worker-autoscale", row, min=9).content.decode()
+    assert len(sent) == 1
+
+
+def test_events_are_enabled_on_that_worker_only(
+    operator: Client, row: models.Worker, sent: list[Command]
+) -> None:
+    post(operator, "worker-enable-events", row)
+    assert [(c.name, c.targets) for c in sent] == [("enable_events", ("a@h",))]
+
+
+NAMES = ("worker-grow", "worker-shrink", "worker-autoscale", "worker-enable-events")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_viewer_a_stranger_a_get_and_read_only_send_nothing(
+    client: Client, row: models.Worker, sent: list[Command], settings: Any, name: str
+) -> None:
+    data = {"size": 9, "n": 1, "max": 4, "min": 1}
+    assert post(client, name, row, **data).status_code == 302
+    client.force_login(access.create_user("vera", "viewer", "correct horse 9"))
+    assert post(client, name, row, **data).status_code == 403
+    client.force_login(access.create_user("olga", "operator", "correct horse 9"))
+    assert client.get(reverse(name, args=[row.pk])).status_code == 405
+    settings.UMBEL_READ_ONLY = True
+    assert post(client, name, row, **data).status_code == 403
+    settings.UMBEL_READ_ONLY = False
+    assert client.post(reverse(name, args=[row.pk + 1]), data).status_code == 404
+    assert not sent
+
+
+def test_a_form_without_its_token_is_refused(row: models.Worker, sent: list[Command]) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(access.create_user("olga", "operator", "correct horse 9"))
+    assert post(client, "worker-grow", row, size=9).status_code == 403
+    assert not sent
+
+
+def test_a_refusal_in_the_page_is_a_toast(operator: Client, row: models.Worker, sent: list[Command]) -> None:
+    path = reverse("worker-grow", args=[row.pk])
+    answer = operator.post(path, {"size": "many"}, headers={"HX-Request": "true"})
+    html = answer.content.decode()
+    assert "toast" in html
+    assert "“many” is none" in html
+    assert not sent
