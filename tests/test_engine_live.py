@@ -107,7 +107,7 @@ def test_a_new_engine_finds_what_runs_and_what_waits_for_its_time(
     backend = AsyncResult(ended, app=shop(url))
     wait_until(lambda: backend.state == "SUCCESS", 20)
     engine(url)
-    wait_until(lambda: states().get(eta) == "RECEIVED", 10, what="the ETA task that was never heard of")
+    wait_until(lambda: states().get(eta) == "RECEIVED", 20, what="the ETA task that was never heard of")
     wait_until(lambda: states()[ended] == "SUCCESS", 20, what="the end that was missed")
     row = models.Task.objects.get(uuid=ended)
     assert (row.known, row.note) == ("inferred", "end read from the result backend")

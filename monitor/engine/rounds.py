@@ -23,7 +23,7 @@ LIGHT_TIMEOUT, FULL_TIMEOUT = 1.0, 3.0
 # Looks a second at most: with more workers than that allows, each is looked at less often.
 MOST_A_SECOND = 8.0
 AT_ONCE = 4
-SILENT_FIRST, SILENT_MOST = 5.0, 120.0  # until a worker that did not answer is asked again
+SILENT_FIRST, SILENT_MOST = 2.0, 120.0  # until a worker that did not answer is asked again
 # A list of this length may have been cut, so that absence from it means nothing.
 CUT_AT = 2_000
 
@@ -130,8 +130,12 @@ class Rounds:
                 del self._visits[hostname]
         for hostname, visit in self._visits.items():
             if not visit.asking and now >= min(visit.light_at, visit.full_at):
-                visit.asking = True
-                self._start(self._look(hostname, visit, visit.full_at <= now, every))
+                full = visit.full_at <= now
+                visit.asking, visit.light_at = True, now + every
+                if full:
+                    # Set before the answer: who asks for another look meanwhile gets it.
+                    visit.full_at = now + max(FULL_EVERY, 4 * every)
+                self._start(self._look(hostname, visit, full))
 
     def online(self) -> set[str]:
         records = (worker.record for worker in self.cluster.workers.known.values())
@@ -172,7 +176,7 @@ class Rounds:
             runner.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _look(self, hostname: str, visit: _Visit, full: bool, every: float) -> None:
+    async def _look(self, hostname: str, visit: _Visit, full: bool) -> None:
         try:
             async with self._free:
                 asked_at = self.clock()
@@ -188,14 +192,12 @@ class Rounds:
             pause = min(SILENT_FIRST * 2.0**visit.silences, SILENT_MOST)
             visit.silences += 1
             visit.light_at = now + pause
-            visit.full_at = max(visit.full_at, visit.light_at)
+            if full:
+                visit.full_at = min(visit.full_at, visit.light_at)
             return
         visit.silences = 0
         visit.looked_at = asked_at
         visit.listed = listed(inspection)
-        visit.light_at = now + every
-        if full:
-            visit.full_at = now + max(FULL_EVERY, 4 * every)
         self.cluster.reconcile(inspection, now)
 
     def _absent(self, record: TaskRecord) -> set[float] | None:
