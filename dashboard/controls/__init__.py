@@ -75,7 +75,9 @@ def refused(request: HttpRequest, text: str, status: int = 409) -> HttpResponse:
     context = {"title": "Refused", "text": text, "back": _back(request)}
     if request.headers.get("HX-Request") == "true":
         headers = {"HX-Retarget": "#toasts", "HX-Reswap": "beforeend"}
-        return render(request, "audit/_refused.html", context, status=status, headers=headers)
+        answer = render(request, "audit/_refused.html", context, status=status)
+        answer.headers.update(headers)
+        return answer
     return render(request, "audit/refused.html", context, status=status)
 
 

@@ -38,7 +38,7 @@ def usual(name: str) -> Usual | None:
 
 def all_usual() -> Mapping[str, Usual]:
     """Every name with enough runs, read again after two seconds."""
-    global _read_at, _known
+    global _read_at, _known  # noqa: PLW0603 (one cache a process)
     with _lock:
         if time.monotonic() - _read_at > FRESH:
             rows = (
@@ -53,7 +53,7 @@ def all_usual() -> Mapping[str, Usual]:
 
 def forget() -> None:
     """Reads the table at the next call."""
-    global _read_at
+    global _read_at  # noqa: PLW0603
     _read_at = float("-inf")
 
 

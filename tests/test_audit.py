@@ -1,0 +1,76 @@
+"""The audit log: every command with what was said and seen, refused ones too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from dashboard import access, fragments
+from dashboard.fragments import Page
+from monitor.models import ControlRecord
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def viewer(client: Client) -> Client:
+    client.force_login(access.create_user("vera", "viewer", "correct horse 9"))
+    return client
+
+
+def record(**more: Any) -> ControlRecord:
+    fields: dict[str, Any] = {"at": time.time(), "username": "otto", "role": "operator", "command": "revoke"}
+    fields |= {"targets": ["task-1"], "effect": "verified"}
+    return ControlRecord.objects.create(**(fields | more))
+
+
+def test_entries_are_found_by_effect_person_and_text(viewer: Client) -> None:
+    keep = record(username="ada", effect="refused", reason="wrong segment", evidence="Too many.")
+    drop = record()
+    for query in ("effect=refused", "who=ada", "q=segment"):
+        html = viewer.get(f"/audit/?{query}").content.decode()
+        assert str(keep.pk) in html and str(drop.pk) not in html, query
+    assert "No entry matches" in viewer.get("/audit/?q=absent").content.decode()
+
+
+def test_the_log_is_paged(viewer: Client, django_assert_max_num_queries: Callable[[int], Any]) -> None:
+    for n in range(60):
+        record(at=float(n))
+    with django_assert_max_num_queries(25):
+        first = viewer.get("/audit/").content.decode()
+    assert first.count("data-row") == 50 and "page=2" in first
+    assert viewer.get("/audit/?page=2").content.decode().count("data-row") == 10
+    assert viewer.get("/audit/?page=x&effect=odd&who=%00").status_code == 200
+
+
+def test_a_record_shows_each_reply_and_each_target(viewer: Client) -> None:
+    one = record(
+        replies=[{"worker": "w@h", "outcome": "error", "text": "<b>no</b>"}, {"worker": "x@h", "outcome": "silent"}],
+        seen=[{"target": "task-1", "seen": False, "text": "still runs"}], evidence="w@h refused.",
+        effect="none", sent_at=1.0, answered_at=2.0, completed_at=3.0,
+    )  # fmt: skip
+    html = viewer.get(f"/audit/{one.pk}/").content.decode()
+    for said in (
+        "&lt;b&gt;no&lt;/b&gt;",
+        "silent",
+        "not seen",
+        "still runs",
+        "w@h refused.",
+        "1 of 2 answered",
+    ):
+        assert said in html, said
+    assert "<b>no</b>" not in html
+    live = fragments.named("record").draw(Page("control-record", (("pk", one.pk),)))
+    assert "1 of 2 answered" in live
+
+
+def test_an_unknown_record_is_not_found_and_nobody_unknown_reads(viewer: Client) -> None:
+    one = record()
+    assert viewer.get("/audit/00000000-0000-4000-8000-000000000000/").status_code == 404
+    assert Client().get("/audit/").status_code == 302
+    assert Client().get(f"/audit/{one.pk}/?fragment=toast").status_code == 302
+    assert viewer.post("/audit/").status_code == 405

@@ -1,0 +1,159 @@
+"""Revoke and terminate from the browser: who may, what is asked first, and the second click."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from dashboard import access
+from monitor import control as engine
+from monitor.control import Actor, Command, Refused
+from monitor.models import ControlRecord, Task, Worker
+
+pytestmark = pytest.mark.django_db
+
+
+class Sent:
+    """Stands in for the engine: keeps a record, sends nothing."""
+
+    def __init__(self) -> None:
+        self.commands: list[Command] = []
+        self.refuse = ""
+
+    def __call__(self, command: Command, actor: Actor) -> ControlRecord:
+        if self.refuse:
+            raise Refused(self.refuse)
+        self.commands.append(command)
+        now = time.time()
+        return ControlRecord.objects.create(
+            at=now, user_id=actor.user_id, username=actor.username, role=actor.role, command=command.name,
+            targets=list(command.targets), arguments=command.arguments, reason=command.reason, sent_at=now,
+            answered_at=now, destinations=["w@h"], replies=[{"worker": "w@h", "outcome": "ok", "text": "x"}],
+        )  # fmt: skip
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
+    sent = Sent()
+    monkeypatch.setattr(engine, "perform", sent)
+    return sent
+
+
+def signed_in(role: str, **options: Any) -> Client:
+    client = Client(**options)
+    client.force_login(access.create_user(role, role, "correct horse 9"))
+    return client
+
+
+def running(uuid: str = "runs", **more: Any) -> None:
+    now = time.time()
+    Task.objects.create(
+        uuid=uuid, state="STARTED", name="shop.nap", worker="w@h", started_at=now - 90, first_seen_at=now,
+        seen_at=now, **more,
+    )  # fmt: skip
+
+
+def worker(**details: Any) -> None:
+    Worker.objects.create(
+        hostname="w@h", status="online", pool="prefork", size=2, first_seen_at=1, details=details
+    )
+
+
+@pytest.mark.parametrize("path", ["/tasks/revoke/", "/tasks/terminate/"])
+def test_an_outsider_sends_nothing(path: str, sent: Sent, settings: Any) -> None:
+    data = {"uuid": "runs", "signal": "SIGTERM"}
+    assert Client().post(path, data).status_code == 302
+    assert signed_in("viewer").post(path, data).status_code == 403
+    assert signed_in("operator", enforce_csrf_checks=True).post(path, data).status_code == 403
+    admin = signed_in("admin")
+    assert admin.post(path, data, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    settings.UMBEL_READ_ONLY = True
+    assert admin.post(path, data).status_code == 403
+    assert not sent.commands
+
+
+def test_get_never_acts(sent: Sent) -> None:
+    worker()
+    running()
+    client = signed_in("operator")
+    assert client.get("/tasks/revoke/?uuid=runs").status_code == 405
+    assert client.get("/tasks/terminate/?uuid=runs&signal=SIGKILL").status_code == 200
+    assert not sent.commands
+
+
+def test_terminate_first_shows_what_it_will_hit(sent: Sent) -> None:
+    worker(active=[{"id": "runs", "worker_pid": 4201}], registered=["shop.nap [acks_late=True]"])
+    running()
+    html = signed_in("operator").get("/tasks/terminate/?uuid=runs").content.decode()
+    for said in (
+        "Terminate 1 running task?",
+        "w@h",
+        "pid 4201",
+        "may run again",
+        "SIGKILL",
+        "SIGQUIT",
+        "Reason",
+    ):
+        assert said in html, said
+    assert (
+        "<dialog"
+        in signed_in("admin")
+        .get("/tasks/terminate/?uuid=runs", headers={"HX-Request": "true"})
+        .content.decode()
+    )
+
+
+def test_what_is_not_known_about_late_acknowledgement_is_said(sent: Sent) -> None:
+    worker()
+    running()
+    html = signed_in("operator").post("/tasks/terminate/", {"uuid": "runs"}).content.decode()
+    assert "does not know whether acks_late" in html
+    assert not sent.commands
+
+
+def test_of_a_selection_those_that_ended_are_listed_as_not_acted_on(sent: Sent) -> None:
+    worker()
+    running()
+    Task.objects.create(uuid="over", state="SUCCESS", first_seen_at=1, seen_at=1)
+    html = (
+        signed_in("operator").post("/tasks/terminate/", {"uuid": ["runs", "over", "gone"]}).content.decode()
+    )
+    assert "Not acted on" in html and "already ended" in html and "not in Umbel&#x27;s history" in html
+    assert html.count('type="hidden" name="uuid"') == 1
+
+
+def test_a_command_ends_on_its_record_or_in_a_toast_with_its_proof(sent: Sent) -> None:
+    client = signed_in("operator")
+    answer = client.post("/tasks/revoke/", {"uuid": "waits", "reason": "wrong"})
+    record = ControlRecord.objects.get()
+    assert answer.status_code == 302 and str(record.pk) in answer.headers["Location"]
+    toast = client.post("/tasks/revoke/", {"uuid": "other"}, headers={"HX-Request": "true"}).content.decode()
+    assert "1 of 1 answered" in toast and "0 of 1 seen" in toast and "every 1s" in toast
+    ControlRecord.objects.update(
+        effect="verified", completed_at=time.time(), seen=[{"target": "x", "seen": True}]
+    )
+    done = client.get(f"/audit/{record.pk}/?fragment=toast").content.decode()
+    assert "1 task revoked, verified" in done and "every 1s" not in done
+
+
+def test_a_second_click_is_one_command(sent: Sent) -> None:
+    client = signed_in("operator")
+    for _ in range(2):
+        client.post("/tasks/terminate/", {"uuid": "runs", "signal": "SIGTERM"})
+    assert len(sent.commands) == 1
+    client.post("/tasks/terminate/", {"uuid": "runs", "signal": "SIGKILL"})
+    assert len(sent.commands) == 2
+
+
+def test_a_refusal_is_told(sent: Sent) -> None:
+    sent.refuse = "'SIGFOO' is not a signal <b>Umbel</b> sends."
+    client = signed_in("operator")
+    answer = client.post("/tasks/terminate/", {"uuid": "runs", "signal": "SIGFOO"})
+    assert answer.status_code == 409 and b"&lt;b&gt;Umbel" in answer.content
+    toast = client.post(
+        "/tasks/terminate/", {"uuid": "r", "signal": "SIGFOO"}, headers={"HX-Request": "true"}
+    )
+    assert b"nothing was sent" in toast.content

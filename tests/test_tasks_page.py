@@ -1,0 +1,160 @@
+"""The tasks page: filters, counts, paging and what it says when there is nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from dashboard import access, fragments
+from dashboard.fragments import Page
+from dashboard.queries import tasks as queries
+from dashboard.queries import usual
+from monitor.models import Task, TaskType
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    usual.forget()
+    yield
+    usual.forget()
+
+
+@pytest.fixture
+def viewer(client: Client) -> Client:
+    client.force_login(access.create_user("vera", "viewer", "correct horse 9"))
+    return client
+
+
+def task(uuid: str, state: str = "SUCCESS", at: float | None = None, **more: Any) -> Task:
+    at = time.time() if at is None else at
+    fields = {"name": "shop.add", "worker": "w@h", "queue": "q", "first_seen_at": at, "seen_at": at}
+    return Task.objects.create(uuid=uuid, state=state, **(fields | more))
+
+
+def page(client: Client, query: str = "") -> str:
+    answer = client.get(f"/tasks/?{query}")
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def test_each_filter_keeps_what_matches_and_drops_the_rest(viewer: Client) -> None:
+    task("keep-1", "FAILURE", name="shop.pay", worker="pay@h", queue="money", args="('needle',)")
+    task("drop-1", "SUCCESS", name="mail.send", at=time.time() - 7200)
+    for query in ("state=FAILURE", "name=shop.pay", "name=shop.*", "name=*pay", "worker=pay%40h",
+                  "queue=money", "q=needle", "in=15m", "state=FAILURE&state=RETRY"):  # fmt: skip
+        html = page(viewer, query)
+        assert 'data-uuid="keep-1"' in html, query
+        assert 'data-uuid="drop-1"' not in html, query
+
+
+def test_a_bad_value_is_named_with_the_way_out_and_left_out(viewer: Client) -> None:
+    task("one")
+    for query, said in (
+        ("state=BROKEN", "“BROKEN” is no state"),
+        ("in=9y", "“9y” is no span"),
+        ("sort=up", "“up” is no order"),
+        ("from=yesterday", "“yesterday” is no time"),
+        ("from=2026-03-02T10:00&to=2026-03-01T10:00", "swap them"),
+        ("name=" + "x" * 300, "300 characters"),
+    ):
+        html = page(viewer, query)
+        assert said in html, query
+        assert 'data-uuid="one"' in html, query
+
+
+def test_pages_follow_each_other_without_a_gap_or_a_repeat(viewer: Client) -> None:
+    now = time.time()
+    for n in range(120):
+        task(f"t{n:03}", at=now - n // 3)  # three at each moment
+    from django.http import QueryDict
+
+    from dashboard.forms.tasks import task_filter
+
+    seen, query = [], ""
+    for _ in range(5):
+        found = queries.window(task_filter(QueryDict(query)))
+        seen += [row.task.uuid for row in found.rows]
+        query = found.older
+        if not query:
+            break
+    assert len(seen) == 120
+    assert len(set(seen)) == 120
+    back = queries.window(task_filter(QueryDict(found.newer)))
+    assert [row.task.uuid for row in back.rows] == seen[50:100]
+
+
+def test_a_count_past_its_bound_says_so(viewer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "COUNTED", 5)
+    for n in range(9):
+        task(f"t{n}")
+    assert "5+" in page(viewer)
+    assert queries.state_counts()["SUCCESS"] == 6
+
+
+def test_stuck_needs_thirty_runs_and_three_times_the_p99(viewer: Client) -> None:
+    now = time.time()
+    common = {"first_seen_at": now, "last_seen_at": now, "p50": 1.0, "p95": 2.0, "p99": 3.0}
+    TaskType.objects.create(name="often", runs=30, **common)
+    TaskType.objects.create(name="rare", runs=29, **common)
+    task("stuck", "STARTED", name="often", started_at=now - 60)
+    task("slow", "STARTED", name="often", started_at=now - 4)
+    task("unknown", "STARTED", name="rare", started_at=now - 60)
+    html = page(viewer, "stuck=1")
+    assert 'data-uuid="stuck"' in html
+    assert 'data-uuid="slow"' not in html and 'data-uuid="unknown"' not in html
+    rows = [row.task.uuid for row in queries.window(_asked("sort=over")).rows]
+    assert rows == ["stuck", "slow", "unknown"]
+    assert "Slow" in page(viewer, "state=STARTED")
+
+
+def _asked(query: str) -> Any:
+    from django.http import QueryDict
+
+    from dashboard.forms.tasks import task_filter
+
+    return task_filter(QueryDict(query))
+
+
+def test_nothing_yet_names_the_fix_and_nothing_matching_names_the_filter_to_drop(viewer: Client) -> None:
+    assert "celery -A proj worker -E" in page(viewer)
+    task("one")
+    html = page(viewer, "q=absent&queue=q")
+    assert "No task matches" in html
+    assert "Drop the text filter" in html
+    assert 'href="?queue=q"' in html
+
+
+def test_a_page_of_rows_asks_the_database_a_fixed_number_of_times(
+    viewer: Client, django_assert_max_num_queries: Callable[[int], Any]
+) -> None:
+    for n in range(60):
+        task(f"t{n}", name=f"name.{n}", worker=f"w{n}@h")
+    with django_assert_max_num_queries(30):
+        page(viewer)
+    with django_assert_max_num_queries(3):
+        fragments.named("task-list").draw(Page("tasks"))
+
+
+def test_a_viewer_sees_the_controls_off_with_the_reason(viewer: Client) -> None:
+    task("one")
+    html = page(viewer)
+    assert html.count('disabled title="Needs the operator role"') == 2
+
+
+def test_reload_equals_live(viewer: Client) -> None:
+    now = time.time() - 5
+    for n in range(3):
+        task(f"t{n}", at=now)
+    html = page(viewer, "state=SUCCESS")
+    live = fragments.named("task-states").draw(Page("tasks", query="state=SUCCESS"))
+    assert live.strip() in html
+    row = fragments.named("task-list").draw(Page("tasks", query="state=SUCCESS"))
+    assert [line for line in row.splitlines() if "data-uuid" in line] == [
+        line for line in html.splitlines() if "data-uuid" in line
+    ]
