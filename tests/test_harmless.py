@@ -21,6 +21,7 @@ from demo.valkey import Server
 from monitor import broker as broker_module
 from monitor.broker import Broker
 from monitor.control import discover, inspect_worker
+from monitor.control.inspecting import stats_of
 from tests.conftest import ROOT, wait_until
 
 pytestmark = pytest.mark.live
@@ -34,6 +35,7 @@ import django; django.setup()
 from monitor import broker
 from monitor.broker import Broker
 from monitor.control import discover, inspect_worker
+from monitor.control.inspecting import stats_of
 from monitor.source import RedisSource
 b = Broker(sys.argv[1], transport_options={"visibility_timeout": 1}); broker.configure(b)
 def look():
@@ -101,7 +103,9 @@ def test_five_hundred_looks_restarts_and_a_kill_change_nothing(server: Server) -
     before = state(client)
     received = received_count(server)
 
-    for _ in range(500):
+    for _ in range(400):
+        assert stats_of(NAME) is not None
+    for _ in range(100):
         found = inspect_worker(NAME)
         assert found is not None and found.active is not None and found.stats is not None
         assert [task["id"] for task in found.active] == [late.id]
