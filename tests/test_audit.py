@@ -49,7 +49,9 @@ def test_the_log_is_paged(viewer: Client, django_assert_max_num_queries: Callabl
 
 def test_a_record_shows_each_reply_and_each_target(viewer: Client) -> None:
     one = record(
-        replies=[{"worker": "w@h", "outcome": "error", "text": "<b>no</b>"}, {"worker": "x@h", "outcome": "silent"}],
+        replies=[
+            {"worker": "w@h", "outcome": "error", "text": "<b>no</b>"}, {"worker": "x@h", "outcome": "silent"}
+        ],
         seen=[{"target": "task-1", "seen": False, "text": "still runs"}], evidence="w@h refused.",
         effect="none", sent_at=1.0, answered_at=2.0, completed_at=3.0,
     )  # fmt: skip

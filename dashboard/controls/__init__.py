@@ -76,7 +76,8 @@ def refused(request: HttpRequest, text: str, status: int = 409) -> HttpResponse:
     if request.headers.get("HX-Request") == "true":
         headers = {"HX-Retarget": "#toasts", "HX-Reswap": "beforeend"}
         answer = render(request, "audit/_refused.html", context, status=status)
-        answer.headers.update(headers)
+        for name, value in headers.items():
+            answer[name] = value
         return answer
     return render(request, "audit/refused.html", context, status=status)
 

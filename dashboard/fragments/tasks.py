@@ -11,7 +11,8 @@ from dashboard.forms.tasks import TaskFilter, task_filter
 from dashboard.fragments import Page, Region, register
 from dashboard.queries import task as one
 from dashboard.queries import tasks as many
-from dashboard.templatetags.umbel import clock, state_name
+from dashboard.templatetags.umbel import state_name
+from dashboard.templatetags.words import clock
 from monitor.deltas import TASKS, WORKERS
 from monitor.models import Task
 from monitor.records import RETRY, STARTED, STATES, WAITING

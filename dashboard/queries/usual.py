@@ -46,7 +46,11 @@ def all_usual() -> Mapping[str, Usual]:
                 .order_by("-last_seen_at")
                 .values_list("name", "p50", "p95", "p99", "runs")[:MOST]
             )
-            _known = {name: Usual(p50, p95, p99, runs) for name, p50, p95, p99, runs in rows}
+            _known = {
+                name: Usual(p50, p95 or p50, p99 or p95 or p50, runs)
+                for name, p50, p95, p99, runs in rows
+                if p50
+            }
             _read_at = time.monotonic()
         return _known
 
