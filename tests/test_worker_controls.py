@@ -86,7 +86,9 @@ def test_the_size_it_has_and_a_size_not_known_send_nothing(
     assert not sent
 
 
-def test_shrink_by_a_number_is_sent_as_asked(operator: Client, row: models.Worker, sent: list[Command]) -> None:
+def test_shrink_by_a_number_is_sent_as_asked(
+    operator: Client, row: models.Worker, sent: list[Command]
+) -> None:
     post(operator, "worker-shrink", row, n=2)
     assert [(c.name, c.arguments) for c in sent] == [("pool_shrink", {"n": 2})]
 
