@@ -1,4 +1,4 @@
-"""The overview: a sentence that agrees with the list, figures against their past, and what it says when empty."""
+"""The overview: a sentence that agrees with the list, figures against their past, words when empty."""
 
 from __future__ import annotations
 

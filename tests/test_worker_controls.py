@@ -56,7 +56,7 @@ def post(client: Client, name: str, row: models.Worker, **data: Any) -> Any:
 
 
 @pytest.mark.parametrize(("size", "name", "n"), [(12, "pool_grow", 4), (5, "pool_shrink", 3)])
-def test_a_size_becomes_growth_or_shrinkage(
+def test_a_size_becomes_growth_or_shrinkage(  # noqa: PLR0917
     operator: Client, row: models.Worker, sent: list[Command], size: int, name: str, n: int
 ) -> None:
     answer = post(operator, "worker-grow", row, size=size)

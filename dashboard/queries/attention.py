@@ -12,7 +12,7 @@ from django.urls import reverse
 from dashboard.queries.backlog import QueueView
 from dashboard.queries.feed import Freshness
 from dashboard.queries.workers import Fleet, WorkerView, span
-from dashboard.templatetags.umbel import duration_text, number, percent, plain
+from dashboard.templatetags.words import duration_text, number, percent, plain
 from monitor import models
 
 MOST = 7  # shown; then "and n more"

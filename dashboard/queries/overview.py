@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from dashboard.queries.backlog import Backlog
 from dashboard.queries.workers import Fleet, quantile
-from dashboard.templatetags.umbel import duration_text, percent, rate
+from dashboard.templatetags.words import duration_text, percent, rate
 from monitor import models
 from monitor.records import FAILURE
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dashboard.queries.workers import WorkerView, span
-from dashboard.templatetags.umbel import duration_text, number
+from dashboard.templatetags.words import duration_text, number
 from monitor import models
 from monitor.control import Capabilities, capabilities
 from monitor.records import RECEIVED

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_safe
 from dashboard import access
 from dashboard.queries import overview as queries
 from dashboard.templatetags.drawings import nice
-from dashboard.templatetags.umbel import rate
+from dashboard.templatetags.words import rate
 
 
 @access.viewer

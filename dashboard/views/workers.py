@@ -11,7 +11,7 @@ from dashboard.forms.workers import WorkerFilter
 from dashboard.fragments import Page
 from dashboard.fragments.workers import pool
 from dashboard.queries import workers as queries
-from dashboard.templatetags.umbel import plain
+from dashboard.templatetags.words import plain
 
 
 @access.viewer
