@@ -177,7 +177,8 @@ class ControlRecord(models.Model):
     username = models.CharField(max_length=150)
     role = models.CharField(max_length=16)
     address = models.CharField(max_length=64, default="", blank=True)
-    command = models.CharField(max_length=32)  # revoke, terminate, pool_grow, pool_shrink, autoscale, enable_events
+    # revoke, terminate, pool_grow, pool_shrink, autoscale or enable_events
+    command = models.CharField(max_length=32)
     targets = models.JSONField(default=list)  # task uuids, or worker hostnames
     arguments = models.JSONField(default=dict)  # {"signal": "SIGTERM"}, {"n": 2}, {"max": 8, "min": 2}
     reason = models.CharField(max_length=500, default="", blank=True)
