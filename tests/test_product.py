@@ -114,7 +114,7 @@ def product(cluster: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def signed_in(product: Product, browser: Browser) -> Iterator[Any]:
-    """``signed_in("otto")`` is a page in a browser of their own; script errors and CSP reports fail the test."""
+    """``signed_in("otto")`` is a page in a browser of their own; script errors and CSP reports fail."""
     contexts, wrong = [], []
 
     def sign_in(name: str = "otto", **options: Any) -> Page:
@@ -371,10 +371,8 @@ def test_an_event_shows_within_a_second_with_five_browsers_and_200_tasks_a_secon
     late = sorted(arrived[uuid] - at for uuid, at in published.items() if uuid in arrived)
     p95 = late[int(len(late) * 0.95)]
     median = statistics.median(late)
-    sys.stdout.write(f"
-publish to DOM: {len(late)} of {len(published)} probes, ")
-    sys.stdout.write(f"median {median:.2f} s, p95 {p95:.2f} s; CPU of Umbel {cpu:.0%} of a core
-")
+    sys.stdout.write(f"\npublish to DOM: {len(late)} of {len(published)} probes, ")
+    sys.stdout.write(f"median {median:.2f} s, p95 {p95:.2f} s; CPU of Umbel {cpu:.0%} of a core\n")
     assert len(late) >= len(published) * 0.95
     assert p95 < 1.0
     assert cpu < 0.6
