@@ -65,10 +65,17 @@ class Redactor:
 
     def __init__(self, extra_patterns: Iterable[str] = (), limit: int = LIMIT) -> None:
         self._limit = limit
-        self._extra = tuple(part.strip().lower() for part in extra_patterns if part.strip())
-        self._hints = (*_HINTS, *self._extra)
+        self._extra: tuple[str, ...] = ()
         self._cached_text = lru_cache(maxsize=4_096)(self._text)
         self.key_hidden = lru_cache(maxsize=8_192)(self._key_hidden)
+        self.hide(extra_patterns)
+
+    def hide(self, patterns: Iterable[str]) -> None:
+        """From now on these parts of keys are secret as well. What was stored before stays as it was."""
+        self._extra += tuple(part.strip().lower() for part in patterns if part.strip())
+        self._hints = (*_HINTS, *self._extra)
+        self._cached_text.cache_clear()
+        self.key_hidden.cache_clear()
 
     def text(self, s: str) -> str:
         """A text, most often the repr of arguments or a result, with its secrets masked."""
@@ -110,6 +117,7 @@ class Redactor:
         s = _PEM.sub(HIDDEN, s)
         s = _USERINFO.sub(lambda m: m[1] + HIDDEN + "@", s)
         s = _LOOSE_USERINFO.sub(lambda m: m[1] + HIDDEN + "@", s)
+        s = _CUT_USERINFO.sub(lambda m: m[1] + HIDDEN, s)
         for pattern in _SHAPES:
             s = pattern.sub(HIDDEN, s)
         s = _HEADER.sub(lambda m: m[1] + HIDDEN, s)
@@ -207,6 +215,11 @@ _USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]{0,30}://)[^\s/?#@'\"<>,]{0,512
 _LOOSE_USERINFO = re.compile(
     r"((?!https?:)[A-Za-z][A-Za-z0-9+.\-]{0,30}://)[^\s/@'\"<>,;]{0,256}:[^\s@'\"<>,;]{0,512}@"
 )
+# A URL that was cut within its password: no @ is left to tell it by. Digits only are a port.
+_CUT_USERINFO = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.\-]{0,30}://)[^\s/?#@'\"<>,:\[\]]{0,256}:(?!\d{1,5}(?!\w))"
+    r"[^\s/?#@'\"<>,]{1,512}?(?=\.\.\.|…|$)"
+)
 _SHAPES = (
     re.compile(r"\beyJ[A-Za-z0-9_-]{5,4096}\.[A-Za-z0-9_-]{2,8192}(?:\.[A-Za-z0-9_-]{0,4096})?"),  # JWT
     re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
@@ -219,7 +232,7 @@ _SHAPES = (
 _HEADER = re.compile(r"\b((?:Bearer|Basic) )[A-Za-z0-9._~+/=-]{6,4096}", re.I)
 # 'key': value | "key": value | key=value | key: value
 _KEY = re.compile(
-    r"\\?['\"](?P<quoted>[\w.\- ]{1,80})\\?['\"]\s{0,4}:\s{0,4}"
+    r"\\?['\"](?P<quoted>[^'\"\\\n]{1,80})\\?['\"]\s{0,4}:\s{0,4}"
     r"|(?P<bare>\b[A-Za-z_][\w.\-]{0,79})\s{0,2}(?:=|:(?!//))\s{0,4}"
 )
 _DIGITS = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?!\d)")

@@ -32,6 +32,10 @@ CANARY = "hunter2-canary"
         ("'{\\'password\\': \\'hunter2\\', \\'a\\': 1}'", "'{\\'password\\': [hidden], \\'a\\': 1}'"),
         ("Authorization: Bearer abc.def-123", "Authorization: [hidden] [hidden]"),
         ("{'password': 'cut short by Cel...", "{'password': '[hidden]'"),
+        (
+            "{'auth:token': 'x', 'user[password]': 'y', 'n': 1}",
+            "{'auth:token': '[hidden]', 'user[password]': '[hidden]', 'n': 1}",
+        ),
     ],
 )
 def test_values_of_secret_keys_are_masked_inside_texts(text: str, shown: str) -> None:
@@ -211,6 +215,29 @@ def test_a_broken_rule_hides_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
     assert redactor.text("a password=x") == WITHHELD
     monkeypatch.setattr(redactor, "_value", broken)
     assert redactor.value({"a": "b"}) == WITHHELD
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("('amqp://user:hunter2secr...',)", "('amqp://[hidden]...',)"),
+        ("['redis://:hunter2", "['redis://[hidden]"),
+        ("('http://host:8000...',)", "('http://host:8000...',)"),
+        ("(see http://host:8000)", "(see http://host:8000)"),
+        ("http://[::1]:8000/x", "http://[::1]:8000/x"),
+    ],
+)
+def test_a_url_that_was_cut_within_its_password_loses_it(text: str, shown: str) -> None:
+    assert DEFAULT.text(text) == shown
+
+
+def test_patterns_given_later_hide_what_was_asked_before() -> None:
+    redactor = Redactor()
+    assert redactor.text("{'badge': 'b-17'}") == "{'badge': 'b-17'}"
+    assert redactor.value({"badge": "b-17"}) == {"badge": "b-17"}
+    redactor.hide(["badge"])
+    assert redactor.text("{'badge': 'b-17'}") == "{'badge': '[hidden]'}"
+    assert redactor.value({"badge": "b-17"}) == {"badge": HIDDEN}
 
 
 def test_more_patterns_can_be_given() -> None:
