@@ -47,23 +47,6 @@ export function startAnswers() {
   });
 }
 
-/** Plus and minus beside a number, and a button that says what it would do: [data-stepper] [data-step] [data-said]. */
-export function startSteppers() {
-  const tell = (stepper) => {
-    const words = $("[data-said]", stepper);
-    const now = Number($("[data-size]")?.dataset.size || stepper.dataset.now);
-    const size = Number($("input[inputmode=numeric]", stepper).value);
-    if (words && now && size) words.textContent = size > now ? `Grow to ${size}` : size < now ? `Shrink to ${size}` : "Set size";
-  };
-  onClick("[data-stepper] [data-step]", (button) => {
-    const stepper = button.closest("[data-stepper]");
-    const input = $("input[inputmode=numeric]", stepper);
-    input.value = Math.max(1, (Number.parseInt(input.value, 10) || 0) + Number(button.dataset.step));
-    tell(stepper);
-  });
-  document.addEventListener("input", ({ target }) => target.closest("[data-stepper]") && tell(target.closest("[data-stepper]")));
-}
-
 function openOnce(dialog) {
   dialog.removeAttribute("data-auto");
   dialog.showModal();

@@ -1,35 +1,59 @@
-// The pool size's plus and minus, and a button that says what it will do. The number posts without any of this.
-for (const form of document.querySelectorAll("form[data-stepper]")) startStepper(form);
+// A number with plus and minus, and a button that says what it would do. The form posts without any of this.
+// [data-stepper] holds [data-step] buttons, a numeric input and [data-said]. The live region #worker-pool tells the
+// pool's size (data-size) and why it may not be changed now (data-no, data-scale-no).
+import { $, $$ } from "./page.js";
 
-function startStepper(form) {
-  const input = form.querySelector("input[name=size]");
-  const button = form.querySelector("[data-said]");
-  const live = () => document.getElementById("worker-pool")?.dataset.size ?? "";
-  let touched = false;
+const pool = () => $("#worker-pool")?.dataset;
 
-  function say() {
-    const now = Number(live() || form.dataset.now);
-    const size = Number(input.value);
-    const change = size - now;
-    if (!input.value.trim() || !Number.isInteger(change) || !change) button.textContent = "Set size";
-    else button.textContent = change > 0 ? `Grow by ${change}` : `Shrink by ${-change}`;
-  }
-  form.addEventListener("click", ({ target }) => {
-    const step = Number(target.closest?.("[data-step]")?.dataset.step);
-    if (!step) return;
-    touched = true;
-    input.value = Math.max(1, (Number.parseInt(input.value, 10) || Number(live()) || 0) + step);
-    say();
-  });
-  input.addEventListener("input", () => {
-    touched = true;
-    say();
-  });
-  form.addEventListener("submit", () => (touched = false));
-  // The pool may change while nobody types: then the field follows it.
-  new MutationObserver(() => {
-    if (!touched && document.activeElement !== input && live()) input.value = live();
-    say();
-  }).observe(form.closest(".detail-r") ?? form, { subtree: true, attributes: true, attributeFilter: ["data-size"] });
-  say();
+export function startSteppers() {
+  for (const stepper of $$("[data-stepper]")) startStepper(stepper);
+  follow();
+  document.addEventListener("umbel:swapped", follow);
 }
+
+function startStepper(stepper) {
+  const input = field(stepper);
+  stepper.addEventListener("click", ({ target }) => {
+    const step = Number(target.closest("[data-step]")?.dataset.step);
+    if (!step) return;
+    input.value = Math.max(1, (Number.parseInt(input.value, 10) || 0) + step);
+    touch(stepper);
+  });
+  input.addEventListener("input", () => touch(stepper));
+  // What was asked for is no longer a draft: the field follows the pool again.
+  stepper.addEventListener("submit", () => delete stepper.dataset.touched);
+}
+
+function touch(stepper) {
+  stepper.dataset.touched = "";
+  say(stepper);
+}
+
+/** While nobody has typed a number, the field shows the pool as it is. */
+function follow() {
+  for (const stepper of $$("[data-stepper]")) {
+    const input = field(stepper);
+    const untouched = !("touched" in stepper.dataset) && document.activeElement !== input;
+    if (untouched && pool()?.size) input.value = pool().size;
+    say(stepper);
+  }
+  for (const form of $$("[data-allowed-by]")) allow(form, pool()?.[form.dataset.allowedBy]);
+}
+
+/** A control that cannot work now stays in sight, with the reason. */
+function allow(form, why) {
+  if (why === undefined) return;
+  for (const part of $$("input:not([type=hidden]), button", form)) part.disabled = why !== "";
+  const reason = $("[data-why]", form);
+  if ($("span", reason).textContent !== why) $("span", reason).textContent = why;
+  reason.hidden = !why;
+  for (const effect of $$("[data-effect]", form)) effect.hidden = why !== "";
+}
+
+function say(stepper) {
+  const change = Number(field(stepper).value) - Number(pool()?.size || stepper.dataset.now);
+  const words = change > 0 ? `Grow by ${change}` : change < 0 ? `Shrink by ${-change}` : "Set size";
+  $("[data-said]", stepper).textContent = field(stepper).value.trim() && Number.isInteger(change) ? words : "Set size";
+}
+
+const field = (stepper) => $("input[inputmode=numeric]", stepper);

@@ -285,9 +285,9 @@ def test_a_question_opens_and_closes_with_its_answer(live: Page) -> None:
 
 def test_the_stepper_says_what_its_button_would_do(live: Page) -> None:
     live.get_by_role("button", name="More").click()
-    expect(live.locator("[data-said]")).to_have_text("Grow to 5")
+    expect(live.locator("[data-said]")).to_have_text("Grow by 1")
     live.locator("[name=size]").fill("2")
-    expect(live.locator("[data-said]")).to_have_text("Shrink to 2")
+    expect(live.locator("[data-said]")).to_have_text("Shrink by 2")
 
 
 def test_the_chart_draws_follows_and_answers_the_pointer(site: Site, live: Page) -> None:

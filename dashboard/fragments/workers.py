@@ -22,6 +22,13 @@ CHIPS = {
     "stuck": ("With stuck tasks", "s-stuck", "stuck"),
     "full": ("Full", "s-warn", "slow"),
 }
+# What a slot of each kind of pool is: one, and several.
+UNITS = {
+    "prefork": ("process", "processes"),
+    "threads": ("thread", "threads"),
+    "gevent": ("greenlet", "greenlets"),
+    "eventlet": ("greenlet", "greenlets"),
+}
 COLUMNS = (("busy", "Busy"), ("reserved", "Reserved"), ("rate", "Done /s"), ("load", "Load, 1 min"))
 
 
@@ -68,7 +75,11 @@ def _one(more: Callable[[Page, WorkerView], Mapping[str, Any]]) -> Callable[[Pag
 
 
 def _head(page: Page, view: WorkerView) -> Mapping[str, Any]:
-    return {"may": access.can_control(page), "host": view.hostname.partition("@")[2]}
+    return {
+        "may": access.can_control(page),
+        "host": view.hostname.partition("@")[2],
+        "units": UNITS.get(view.row.pool, ("slot", "slots")),
+    }
 
 
 def _slots(page: Page, view: WorkerView) -> Mapping[str, Any]:
@@ -109,7 +120,8 @@ def pool(page: Page, view: WorkerView) -> Mapping[str, Any]:
     return {
         "resize_no": resize,
         "autoscale_no": why or can.autoscale.reason,
-        "autoscaled": can.autoscale.allowed,
+        "autoscaled": can.autoscale.allowed or view.row.autoscale_max is not None,
+        "units": UNITS.get(view.row.pool, ("slot", "slots")),
         "started_with": queries.started_with(view),
         "each": view.rate / view.size if view.full and view.size and view.rate else None,
     }
