@@ -8,15 +8,19 @@ import shutil
 import tempfile
 from pathlib import Path
 
+_database = os.environ.pop("UMBEL_TEST_DATABASE", "")
 for name in [name for name in os.environ if name.startswith("UMBEL_") and name != "UMBEL_CI"]:
     del os.environ[name]
 _folder = Path(tempfile.mkdtemp(prefix="umbel-tests-"))
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 os.environ["UMBEL_DATA"] = str(_folder)
+if _database:
+    os.environ["UMBEL_DATABASE"] = _database
 
 from dashboard.settings import *  # noqa: E402, F403
 from dashboard.settings import DATABASES  # noqa: E402
 
-# A file, not memory: tests read with one thread what another has written.
-DATABASES["default"]["TEST"] = {"NAME": _folder / "test.sqlite3"}
+if not _database:
+    # A file, not memory: tests read with one thread what another has written.
+    DATABASES["default"]["TEST"] = {"NAME": _folder / "test.sqlite3"}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
