@@ -52,6 +52,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
         return _sign_in_page(request, WRONG, target, 400)
     throttle.succeeded(attempt)
     login(request, user)
+    log.info("User %r signed in from %s", user.username, _address(request))
     return redirect(_next(request, target))
 
 
@@ -80,6 +81,7 @@ def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
             if user is None:
                 return render(request, "accounts/link_ended.html", status=410)
             login(request, user, BACKEND)
+            log.info("User %r signed in by a one-time link from %s", user.username, _address(request))
             return redirect("overview")
     return render(
         request,

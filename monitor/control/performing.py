@@ -69,7 +69,7 @@ def recover(older_than: float = 0.0) -> int:
     """Close what a crash left open; how many. On start; with seconds when other processes are at work."""
     now = time.time()
     return ControlRecord.objects.filter(completed_at=None, at__lte=now - older_than).update(
-        effect=Effect.UNVERIFIED, evidence="Umbel stopped before it could look.", completed_at=now
+        effect=Effect.UNVERIFIED, evidence="Umbel stopped, or failed, before it could look.", completed_at=now
     )
 
 

@@ -18,15 +18,17 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections
 
-from dashboard import access
+from dashboard import access, logs
 from monitor import broker as brokers
-from monitor import publish, redact
+from monitor import control, publish, redact
 from monitor.engine import Engine, Options
 from monitor.store import Store
 
 LARGEST_MESSAGE = 64 * 1024  # bytes of a WebSocket message; the pages send none
 STOP_WITHIN = 8.0  # seconds for the engine to write what it holds
 EXIT_WITHIN = 10.0  # seconds for all; then the process ends whatever hangs
+RECOVER_EVERY = 60.0  # seconds between two looks for control records that nobody will complete
+GIVEN_UP_AFTER = 300.0  # seconds; no look for an effect takes so long
 
 
 class Command(BaseCommand):
@@ -49,6 +51,8 @@ class Command(BaseCommand):
     def _migrate(self) -> None:
         try:
             call_command("migrate", verbosity=0, interactive=False)
+            call_command("clearsessions")
+            control.recover()
         except DatabaseError as error:
             raise CommandError(
                 f"The database {_database()} cannot be used ({' '.join(str(error).split())}): "
@@ -99,6 +103,7 @@ class Command(BaseCommand):
             # get_running_loop() fails here in silence: the reactor's own loop it is.
             self._beginning = twisted._asyncioEventloop.create_task(begin())
             task.LoopingCall(watch).start(1.0, now=False)
+            task.LoopingCall(lambda: threads.deferToThread(_recover)).start(RECOVER_EVERY, now=False)
 
         def stopping() -> Any:
             self.stdout.write("Stopping.")
@@ -133,12 +138,27 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
+def _recover() -> None:
+    """A look for an effect that failed must not leave its command pending for ever."""
+    try:
+        control.recover(GIVEN_UP_AFTER)
+    except DatabaseError:
+        logging.getLogger(__name__).warning(
+            "Control records could not be looked at; tried again in a minute."
+        )
+    finally:
+        connections.close_all()
+
+
 def _log_to_stderr() -> None:
     """One line a thing, each in one write, so that lines of two threads never mix."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+            # Here, and not by the renderer, whose tracebacks may show local variables.
+            structlog.processors.format_exc_info,
+            logs.clean,
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -152,9 +172,7 @@ def _broker() -> brokers.Broker:
             "No broker is given: say umbel --broker redis://host:6379/0, or set UMBEL_BROKER. "
             "To look around without one: umbel demo."
         )
-    redactor: Any = redact.DEFAULT  # shared by all that shows values, so it is made over in place
-    if settings.UMBEL_REDACT:
-        redactor.__init__(extra_patterns=settings.UMBEL_REDACT)
+    redact.DEFAULT.hide(settings.UMBEL_REDACT)  # shared by all that shows values
     try:
         broker = brokers.Broker(
             settings.UMBEL_BROKER,

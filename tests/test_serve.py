@@ -1,0 +1,37 @@
+"""What ``umbel`` does before it serves, and what it looks after while it serves."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from dashboard.management.commands import serve
+from monitor.models import ControlRecord
+
+
+def record(at: float) -> ControlRecord:
+    return ControlRecord.objects.create(
+        at=at, username="ada", role="operator", command="revoke", targets=["u-1"], sent_at=at
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_a_crash_left_open_is_closed_before_anything_is_served() -> None:
+    left = record(time.time() - 1)
+    serve.Command()._migrate()
+    left.refresh_from_db()
+    assert left.effect == "unverified"
+    assert left.completed_at is not None
+    assert "stopped" in left.evidence
+
+
+@pytest.mark.django_db(transaction=True)
+def test_only_commands_long_past_are_given_up_while_it_serves() -> None:
+    old, fresh = record(time.time() - serve.GIVEN_UP_AFTER - 1), record(time.time() - 5)
+    serve._recover()
+    old.refresh_from_db()
+    fresh.refresh_from_db()
+    assert old.completed_at is not None
+    assert fresh.completed_at is None
+    assert fresh.effect == "pending"
