@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 import pytest
-from django.test import Client
+from django.test import Client, RequestFactory
 
-from dashboard import access
+from dashboard import access, controls
 from monitor import control as engine
 from monitor.control import Actor, Command, Refused
 from monitor.models import ControlRecord, Task, Worker
@@ -146,6 +146,48 @@ def test_a_second_click_is_one_command(sent: Sent) -> None:
     assert len(sent.commands) == 1
     client.post("/tasks/terminate/", {"uuid": "runs", "signal": "SIGKILL"})
     assert len(sent.commands) == 2
+
+
+def test_two_posts_at_the_same_moment_are_one_command(sent: Sent) -> None:
+    request = RequestFactory().post("/")
+    request.user = access.create_user("sam", "operator", "correct horse 9")
+    command = Command("terminate", ("runs",), {"signal": "SIGTERM"})
+    ControlRecord.objects.create(
+        at=time.time() - 9,
+        answered_at=time.time() - 1,
+        user_id=request.user.pk,
+        username="x",
+        role="operator",
+        command="terminate",
+        targets=["runs"],
+        arguments={"signal": "SIGTERM"},
+    )
+    # It waited while the first was sent and answered.
+    assert controls._second_click(request, command, time.time()) is not None
+    assert controls._second_click(request, command, time.time() + 9) is None
+
+
+def test_the_next_size_of_a_pool_is_another_command(sent: Sent) -> None:
+    request = RequestFactory().post("/")
+    request.user = access.create_user("sam", "operator", "correct horse 9")
+    ControlRecord.objects.create(
+        at=time.time(),
+        user_id=request.user.pk,
+        username="x",
+        role="operator",
+        command="pool_grow",
+        targets=["w@h"],
+        arguments={"n": 1, "before": 4, "to": 5},
+    )
+
+    def again(name: str, **arguments: int) -> bool:
+        command = Command(name, ("w@h",), dict(arguments))
+        return controls._second_click(request, command, time.time()) is not None
+
+    assert again("pool_grow", n=1, to=5)
+    assert not again("pool_grow", n=1, to=6)
+    assert not again("pool_shrink", n=1, to=4)
+    assert not again("pool_grow", n=1)
 
 
 def test_a_refusal_is_told(sent: Sent) -> None:

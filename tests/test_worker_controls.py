@@ -61,7 +61,7 @@ def test_a_size_becomes_growth_or_shrinkage(  # noqa: PLR0917
 ) -> None:
     answer = post(operator, "worker-grow", row, size=size)
     assert answer.status_code == 302
-    assert [(c.name, c.targets, c.arguments) for c in sent] == [(name, ("a@h",), {"n": n})]
+    assert [(c.name, c.targets, c.arguments) for c in sent] == [(name, ("a@h",), {"n": n, "to": size})]
 
 
 @pytest.mark.parametrize("size", ["", "0", "-3", "abc", "2.5", "501", "9" * 20, "٣", "<b>"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import Concatenate, ParamSpec
 from urllib.parse import urlsplit
 
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -23,6 +26,7 @@ View = Callable[Concatenate[HttpRequest, P], HttpResponse]
 
 READ_ONLY = "Umbel was started with --read-only: every control is off. Nothing was sent."
 SAME = 3.0  # seconds in which the same command from the same person is a second click
+SIZES = ("pool_grow", "pool_shrink")
 
 
 def control(*, asks: bool = False) -> Callable[[View[P]], View[P]]:
@@ -54,14 +58,16 @@ def send(request: HttpRequest, commands: Sequence[Command]) -> HttpResponse:
     """Performs the commands as the sender of the request and answers with what came of them."""
     records: list[ControlRecord] = []
     refusals: list[str] = []
+    asked_at = time.time()
     for command in commands:
-        if earlier := _second_click(request, command):
-            records.append(earlier)
-            continue
-        try:
-            records.append(engine.perform(command, _actor(request)))
-        except Refused as refusal:
-            refusals.append(str(refusal))
+        with _alone(request, command):
+            if earlier := _second_click(request, command, asked_at):
+                records.append(earlier)
+                continue
+            try:
+                records.append(engine.perform(command, _actor(request)))
+            except Refused as refusal:
+                refusals.append(str(refusal))
     if not records:
         raise Refused(" ".join(refusals))
     if request.headers.get("HX-Request") == "true":
@@ -96,18 +102,36 @@ def _actor(request: HttpRequest) -> Actor:
     )
 
 
-def _second_click(request: HttpRequest, command: Command) -> ControlRecord | None:
-    """The record of the same command by the same person moments ago: a double click is one command."""
+@contextmanager
+def _alone(request: HttpRequest, command: Command) -> Iterator[None]:
+    """A person's same command waits for the one before, so that a second click can be told."""
+    with _locks[hash((request.user.pk, command.name, command.targets)) % len(_locks)]:
+        yield
+
+
+_locks = [threading.Lock() for _ in range(32)]
+
+
+def _second_click(request: HttpRequest, command: Command, asked_at: float) -> ControlRecord | None:
+    """The record of the same command by the same person moments ago: a double click is one command.
+
+    Pools are set to a size: the next size is another command, however soon it is asked for. One more process,
+    and one more again, are two.
+    """
+    sized = command.name in SIZES
+    if sized and "to" not in command.arguments:
+        return None
+    since = asked_at - SAME
     recent = ControlRecord.objects.filter(
-        user_id=request.user.pk, command=command.name, at__gt=time.time() - SAME
+        Q(at__gt=since) | Q(answered_at__gt=since),
+        user_id=request.user.pk or 0,
+        command__in=SIZES if sized else (command.name,),
     ).exclude(effect=ControlRecord.Effect.REFUSED)
+    keys = ("to",) if sized else tuple(command.arguments)
     for record in recent.order_by("-at")[:20]:
-        if list(record.targets) != list(dict.fromkeys(command.targets)):
-            continue
-        asked = {key: str(value) for key, value in command.arguments.items()}
-        sent = {key: str(value) for key, value in record.arguments.items() if key in asked}
-        if asked == sent:
-            return record
+        if list(record.targets) == list(dict.fromkeys(command.targets)):
+            same = all(str(record.arguments.get(key)) == str(command.arguments[key]) for key in keys)
+            return record if same else None
     return None
 
 

@@ -54,7 +54,9 @@ def _resize(request: HttpRequest, pk: int, command: str) -> HttpResponse:
         )
     if size == now:
         raise Refused(f"{worker.hostname} has {now} pool processes already. Nothing was sent.")
-    return _send(request, worker, "pool_grow" if size > now else "pool_shrink", {"n": abs(size - now)})
+    return _send(
+        request, worker, "pool_grow" if size > now else "pool_shrink", {"n": abs(size - now), "to": size}
+    )
 
 
 def _send(request: HttpRequest, worker: models.Worker, name: str, arguments: dict[str, int]) -> HttpResponse:

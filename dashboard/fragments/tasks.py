@@ -11,6 +11,8 @@ from dashboard.forms.tasks import TaskFilter, task_filter
 from dashboard.fragments import Page, Region, register
 from dashboard.queries import task as one
 from dashboard.queries import tasks as many
+from dashboard.queries.distribution import distribution
+from dashboard.queries.workflow import workflow
 from dashboard.templatetags.umbel import state_name
 from dashboard.templatetags.words import clock
 from monitor.deltas import TASKS, WORKERS
@@ -113,11 +115,11 @@ def _detail(page: Page) -> Mapping[str, Any]:
 
 
 def _flow(page: Page) -> Mapping[str, Any]:
-    return {"flow": one.workflow(page.arg("uuid"), time.time())}
+    return {"flow": workflow(page.arg("uuid"), time.time())}
 
 
 def _usual(page: Page) -> Mapping[str, Any]:
-    return {"dist": one.distribution(page.arg("uuid"), time.time())}
+    return {"dist": distribution(page.arg("uuid"), time.time())}
 
 
 register(

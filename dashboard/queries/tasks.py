@@ -14,7 +14,7 @@ from django.db.models import F, Q, QuerySet
 from dashboard.forms.tasks import SPANS, TaskFilter
 from dashboard.queries.usual import Usual, all_usual
 from monitor.models import Task, TaskType, Worker
-from monitor.records import STARTED, STATES
+from monitor.records import STARTED, STATES, WAITING
 
 ROWS = 50
 COUNTED = 10_000  # rows counted at most; beyond, "10,000+"
@@ -44,6 +44,13 @@ class Row:
     @property
     def tries(self) -> int:
         return self.task.retries + 1
+
+    @property
+    def action(self) -> str:
+        """What can be asked for it: revoke while it waits, terminate while it runs."""
+        if self.running:
+            return "terminate"
+        return "revoke" if self.task.state in WAITING else ""
 
     @property
     def text(self) -> str:
