@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 
@@ -58,6 +59,16 @@ class Freshness:
         if not self.live:
             return "failed"
         return "warn" if self.late or self.feed.store_error else "succeeded"
+
+    @property
+    def place(self) -> str:
+        """Where the broker is, without scheme and credentials: host:port/db of the first."""
+        return self.feed.broker.partition(";")[0].partition("://")[2].rpartition("@")[2]
+
+    @property
+    def host(self) -> str:
+        """The broker's host alone: what its people call it."""
+        return re.sub(r"(:\d+)?(/.*)?$", "", self.place)
 
     @property
     def expected(self) -> int:

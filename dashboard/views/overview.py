@@ -11,7 +11,7 @@ from django.views.decorators.http import require_safe
 from dashboard import access
 from dashboard.queries import overview as queries
 from dashboard.templatetags.drawings import nice
-from dashboard.templatetags.words import rate
+from dashboard.templatetags.words import duration_text, rate
 
 
 @access.viewer
@@ -33,8 +33,9 @@ def _drawn(chart: dict[str, Any], span: queries.Range) -> dict[str, Any]:
     last = {name: rate(chart[name][-1] if chart[name] else 0.0) for name in names}
     mean = {name: rate(sum(chart[name]) / len(chart[name]) if chart[name] else 0.0) for name in names}
     said = (
-        f"Over {span.label}, on average {mean['succeeded']} succeeded, {mean['retried']} retried and "
-        f"{mean['failed']} failed per second; at most {rate(max(whole, default=0.0))} finished per second."
+        f"Over {duration_text(len(whole) * span.step)}, on average {mean['succeeded']} succeeded, "
+        f"{mean['retried']} retried and {mean['failed']} failed per second; "
+        f"at most {rate(max(whole, default=0.0))} finished per second."
         if whole
         else "Nothing finished yet."
     )
