@@ -23,6 +23,7 @@ PYTHON = BIN / "python"
 TOOLS = {
     ("chromium", "chromium-browser", "google-chrome"): ("chromium", "the tests in a browser"),
     ("rabbitmq-server",): ("rabbitmq-server", "the tests with RabbitMQ"),
+    ("postgres",): ("postgresql", "the tests with PostgreSQL"),
 }
 
 
@@ -114,7 +115,9 @@ def _tools() -> None:
 
 
 def _found(names: tuple[str, ...]) -> bool:
-    path = os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin"
+    # Debian keeps some of them off the PATH.
+    more = ["/usr/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *more])
     return any(shutil.which(name, path=path) for name in names)
 
 

@@ -216,6 +216,12 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
     return browser_type_launch_args | {"executable_path": found, "args": CHROMIUM_FLAGS}
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browsers come last: once Playwright runs, its loop stays in this thread, and no other can run there."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+
+
 # What was not run is said, and in CI it is a failure
 
 

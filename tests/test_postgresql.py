@@ -61,13 +61,19 @@ def postgresql() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.parametrize(
-    "tests",
-    [
-        ["tests/test_store.py", "-k", "not sqlite"],
+# What these words name is about the file of SQLite.
+NOT = "not sqlite and not database_is_locked and not what_is_told_can_be_read"
+SETS = {
+    "history": ["tests/test_store.py", "-k", NOT],
+    "engine": ["tests/test_engine.py", "-k", f"(TestFlow or TestConnection) and {NOT}"],
+    "pages": [
+        f"tests/test_{name}.py"
+        for name in ("tasks_page", "task_page", "overview", "feed", "audit", "workers_page", "accounts")
     ],
-    ids=["history"],
-)
+}
+
+
+@pytest.mark.parametrize("tests", SETS.values(), ids=SETS)
 def test_it_holds_on_postgresql_too(postgresql: str, tests: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", *tests],
