@@ -9,7 +9,7 @@ from django.db import models
 
 
 class Task(models.Model):
-    """One execution of a task, by uuid. Columns are those of ``records.TaskRecord``; times are Unix seconds."""
+    """One execution of a task, by uuid. Columns are those of ``records.TaskRecord``; times: Unix seconds."""
 
     uuid = models.CharField(max_length=155, unique=True)
     name = models.CharField(max_length=255, default="", blank=True)
@@ -54,6 +54,12 @@ class Task(models.Model):
             models.Index(fields=["queue", "-seen_at"], name="task_queue"),
             models.Index(fields=["root_id"], name="task_root"),
             models.Index(fields=["parent_id"], name="task_parent"),
+            # Every column that counting what waits reads, of these few rows alone.
+            models.Index(
+                fields=["state", "first_seen_at", "queue", "worker", "eta", "sent_at", "received_at"],
+                name="task_waiting",
+                condition=models.Q(state__in=("PENDING", "RECEIVED")),
+            ),
         ]
 
     def __str__(self) -> str:

@@ -56,7 +56,7 @@ class Attempt(msgspec.Struct, omit_defaults=True):
 
 
 class TaskRecord(msgspec.Struct):
-    """One execution of a task, by uuid, as far as it is known. Payload fields are already redacted and cut."""
+    """One execution of a task, by uuid, as far as it is known. Its payload is already redacted and cut."""
 
     uuid: str
     name: str = ""
@@ -124,7 +124,8 @@ class WorkerRecord(msgspec.Struct):
     duplicate: bool = False  # two pids answer under one name
     first_seen_at: float = 0.0
     inspected_at: float | None = None
-    # Redacted replies of inspect: stats, conf, active, reserved, scheduled, revoked, registered, active_queues
+    # Redacted replies of inspect: stats, conf, active, reserved, scheduled, revoked, registered and
+    # active_queues
     details: dict[str, Any] = {}
 
 
@@ -160,7 +161,7 @@ class Settled(msgspec.Struct):
 
 
 class Accounting(msgspec.Struct):
-    """Where every received event went. ``received == applied + duplicate + malformed + ignored + dropped``."""
+    """Where each received event went: ``received == applied + duplicate + malformed + ignored + dropped``."""
 
     received: int = 0
     applied: int = 0
