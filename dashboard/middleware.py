@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import ipaddress
 import re
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import cast
 
+from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -61,6 +63,39 @@ def headers(get_response: Get | AsyncGet) -> Get | AsyncGet:
         return _sealed(cast(Get, get_response)(request), request)
 
     return answer_sync
+
+
+class Sender(MiddlewareMixin):
+    """The address of who sent the request, also when a proxy of ours passed it on.
+
+    Only what trusted proxies say is read, from the last one back: what comes before the first address that
+    is not theirs was written by the sender, who may write anything.
+    """
+
+    def process_request(self, request: HttpRequest) -> None:
+        said = request.headers.get("X-Forwarded-For", "")
+        address = str(request.META.get("REMOTE_ADDR") or "")
+        for earlier in reversed(said.split(",")[-LONGEST_WAY:]):
+            if not _is_trusted(address) or _ip(earlier) is None:
+                break
+            address = str(_ip(earlier))
+        request.META["REMOTE_ADDR"] = address
+
+
+LONGEST_WAY = 16  # proxies
+
+
+def _is_trusted(address: str) -> bool:
+    ip = _ip(address)
+    return ip is not None and any(ip in network for network in settings.UMBEL_TRUSTED_PROXIES)
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        ip = ipaddress.ip_address(text.strip().strip("[]"))
+    except ValueError:
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip
 
 
 class OwnSite(MiddlewareMixin):

@@ -58,6 +58,12 @@ OPTIONS = (
     Option(
         "origins", "list", "", "Other origins trusted with posts and sockets, such as https://umbel.example."
     ),
+    Option(
+        "trusted-proxies",
+        "list",
+        "",
+        "Addresses or networks of proxies whose X-Forwarded-For is believed, such as 127.0.0.1,10.0.0.0/8.",
+    ),
     Option("redact", "list", "", "More words that mark an argument or setting as secret, such as iban,pin."),
     Option("retention-days", "integer", "14", "For how many days ended tasks are kept."),
     Option("retention-rows", "integer", "1000000", "How many tasks are kept at most."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import secrets
@@ -21,6 +22,8 @@ ROOT = HERE.parent
 SHORTEST_KEY = 32
 KNOWN_KEYS = ("django-insecure", "placeholder", "changeme", "change-me", "change_me", "secret", "0123456789")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 env = Env()
 
@@ -172,6 +175,16 @@ def _origins() -> list[str]:
     return [origin.rstrip("/") for origin in origins]
 
 
+def _networks(name: str) -> list[Network]:
+    found = []
+    for text in _list(name):
+        try:
+            found.append(ipaddress.ip_network(text, strict=False))
+        except ValueError:
+            raise _wrong(BY_NAME[name], text, "give addresses or networks such as 10.0.0.0/8") from None
+    return found
+
+
 def _prefix() -> str:
     prefix = _read("prefix").strip("/")
     if any(not part.isascii() or not part.replace("-", "").isalnum() for part in prefix.split("/") if prefix):
@@ -194,6 +207,7 @@ UMBEL_PORT = _integer("port", 0, 65535)
 UMBEL_PREFIX = _prefix()
 UMBEL_READ_ONLY = _switch("read-only")
 UMBEL_SECURE = _switch("secure")
+UMBEL_TRUSTED_PROXIES = _networks("trusted-proxies")
 UMBEL_REDACT = _list("redact")
 UMBEL_RETENTION_DAYS = _integer("retention-days", 1, 36_500)
 UMBEL_RETENTION_ROWS = _integer("retention-rows", 1_000, 10**12)
@@ -221,6 +235,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "dashboard.middleware.headers",
+    "dashboard.middleware.Sender",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

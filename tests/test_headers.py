@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -182,3 +183,36 @@ def test_no_page_needs_an_inline_style_or_script(viewer: Client) -> None:
         assert " style=" not in page and "<style" not in page, name
         assert not re.search(r"<script(?![^>]*\bsrc=)(?![^>]*application/json)", page), name
         assert not re.search(r"<[^>]*\son[a-z]+=", page), name
+
+
+# Who sent it
+
+
+@pytest.mark.parametrize(
+    ("peer", "said", "address"),
+    [
+        ("192.0.2.1", "", "192.0.2.1"),
+        ("192.0.2.1", "203.0.113.9", "192.0.2.1"),  # nobody trusts that peer
+        ("127.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("127.0.0.1", "6.6.6.6, 203.0.113.9", "203.0.113.9"),  # the first was written by the sender
+        ("127.0.0.1", "203.0.113.9, 10.1.2.3", "203.0.113.9"),
+        ("127.0.0.1", "10.1.2.3", "10.1.2.3"),
+        ("127.0.0.1", "<script>", "127.0.0.1"),
+        ("127.0.0.1", "2001:db8::1", "2001:db8::1"),
+        ("::ffff:127.0.0.1", "203.0.113.9", "203.0.113.9"),
+    ],
+)
+def test_a_sender_is_known_behind_trusted_proxies_only(
+    settings: Any, peer: str, said: str, address: str
+) -> None:
+    settings.UMBEL_TRUSTED_PROXIES = [ip_network("127.0.0.1"), ip_network("10.0.0.0/8")]
+    request = RequestFactory().get("/", REMOTE_ADDR=peer, HTTP_X_FORWARDED_FOR=said)
+    middleware.Sender(lambda _: HttpResponse())(request)
+    assert request.META["REMOTE_ADDR"] == address
+
+
+def test_without_trusted_proxies_nobody_can_choose_an_address(settings: Any) -> None:
+    assert settings.UMBEL_TRUSTED_PROXIES == []
+    request = RequestFactory().get("/", REMOTE_ADDR="127.0.0.1", HTTP_X_FORWARDED_FOR="203.0.113.9")
+    middleware.Sender(lambda _: HttpResponse())(request)
+    assert request.META["REMOTE_ADDR"] == "127.0.0.1"

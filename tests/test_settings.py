@@ -112,6 +112,7 @@ def test_a_secret_file_that_is_not_there_is_named(load: Any) -> None:
         ("UMBEL_READ_ONLY", "maybe", "give yes or no"),
         ("UMBEL_PREFIX", "a b", "give a path"),
         ("UMBEL_ORIGINS", "umbel.example", "https://umbel.example:8443"),
+        ("UMBEL_TRUSTED_PROXIES", "10.0.0.0/8, proxy.example", "'proxy.example': give addresses or networks"),
         ("UMBEL_RETENTION_DAYS", "0", "from 1 to"),
         ("UMBEL_TRANSPORT_OPTIONS", "{", "give a JSON value"),
         ("UMBEL_TRANSPORT_OPTIONS", "[1]", "give a JSON object"),
