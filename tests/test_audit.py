@@ -76,3 +76,17 @@ def test_an_unknown_record_is_not_found_and_nobody_unknown_reads(viewer: Client)
     assert Client().get("/audit/").status_code == 302
     assert Client().get(f"/audit/{one.pk}/?fragment=toast").status_code == 302
     assert viewer.post("/audit/").status_code == 405
+
+
+def test_what_was_selected_and_not_acted_on_is_counted(viewer: Client) -> None:
+    one = record(
+        targets=["task-1", "task-2", "task-3"],
+        seen=[{"target": "task-1", "seen": True, "text": "noted"}],
+        sent_at=1.0,
+        answered_at=2.0,
+        completed_at=3.0,
+    )
+    toast = viewer.get(f"/audit/{one.pk}/?fragment=toast").content.decode()
+    assert "1 task revoked, verified" in toast and "1 of 1 seen" in toast
+    assert "2 more were selected and not acted on: they had ended, or run already." in toast
+    assert viewer.get(f"/audit/{one.pk}/").content.decode().count("not acted on</span>") == 2

@@ -60,8 +60,25 @@ class Shown:
         """ "3 tasks", "imports@prod-g1"."""
         targets = self.record.targets
         if self.on_tasks:
-            return f"{len(targets)} task{'' if len(targets) == 1 else 's'}"
+            many = len(targets) - self.spared
+            return f"{many} task{'' if many == 1 else 's'}"
         return str(targets[0]) if len(targets) == 1 else f"{len(targets)} workers"
+
+    @property
+    def spared(self) -> int:
+        """Targets that were not acted on; known once Umbel has looked."""
+        if not self.on_tasks or not self.record.seen:
+            return 0
+        return max(0, len(self.record.targets) - len(self.record.seen))
+
+    @property
+    def spared_why(self) -> str:
+        """ "2 more were selected and not acted on: they had ended, or run already"."""
+        if not self.spared:
+            return ""
+        were, they = ("was", "it") if self.spared == 1 else ("were", "they")
+        why = "had ended, or run already" if self.record.command == "revoke" else "had ended, or do not run"
+        return f"{self.spared} more {were} selected and not acted on: {they} {why}."
 
     @property
     def title(self) -> str:
