@@ -14,7 +14,7 @@ from monitor.control import SIGNALS, Actor, Command, Refused, capabilities, perf
 from monitor.control.asking import Unreachable
 from monitor.control.commands import checked
 from monitor.control.inspecting import Seen, _task, pool_size
-from monitor.control.orders import Order
+from monitor.control.orders import Order, clamp
 from monitor.control.verifying import Finding, Grade, Verdict, judge
 from monitor.models import ControlRecord, Task, Worker
 from monitor.records import WorkerRecord
@@ -292,3 +292,48 @@ def test_a_verdict_is_as_good_as_its_weakest_target() -> None:
     assert of(Grade.NOT, Grade.UNKNOWN) == "unverified"
     assert of(Grade.NOT, Grade.NOT) == "none"
     assert of() == "unverified"
+
+
+# To a size, from whatever it is when it is sent
+
+
+def resize(name: str, to: int, now: int) -> Order:
+    """An order to reach a size, clamped as it would be sent to a pool of ``now`` processes."""
+    command = checked(Command(name, ("w@x",), {"n": 1, "to": to}), OPERATOR)
+    return clamp(Order(command, [], {}, before=now), time.time())
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("name", "to", "now", "n"), [("pool_grow", 6, 5, 1), ("pool_grow", 6, 2, 4), ("pool_shrink", 1, 4, 3)]
+)
+def test_a_size_is_reached_from_what_the_worker_says_and_not_from_what_the_page_showed(
+    name: str, to: int, now: int, n: int
+) -> None:
+    order = resize(name, to, now)
+    assert (order.questions[0].arguments, order.before, order.to) == ({"n": n}, now, to)
+    assert order.arguments == {"n": n, "before": now, "to": to}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("name", "to", "now"), [("pool_grow", 4, 5), ("pool_grow", 5, 5), ("pool_shrink", 4, 3)]
+)
+def test_a_size_that_lies_the_other_way_by_now_is_refused(name: str, to: int, now: int) -> None:
+    with pytest.raises(
+        Refused, match=f"w@x has {now} pool processes now: it cannot .* to {to}. Nothing was sent"
+    ):
+        resize(name, to, now)
+
+
+@pytest.mark.django_db
+def test_a_pool_that_still_grows_is_not_grown_twice_over() -> None:
+    now = time.time()
+    ControlRecord.objects.create(
+        at=now - 4, sent_at=now - 4, username="ada", role="operator", command="pool_grow", targets=["w@x"],
+        arguments={"n": 2, "before": 4, "to": 6},
+    )  # fmt: skip
+    with pytest.raises(Refused, match="has 4 pool processes now, and grows to 6"):
+        resize("pool_grow", 6, 4)
+    assert resize("pool_grow", 8, 4).questions[0].arguments == {"n": 2}
+    assert resize("pool_shrink", 3, 4).questions[0].arguments == {"n": 1}

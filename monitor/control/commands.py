@@ -41,7 +41,8 @@ class Command:
     """What is asked.
 
     ``targets`` are task uuids (revoke, terminate) or worker hostnames (the others). ``arguments``: terminate
-    ``{"signal": "SIGTERM"}``; pool_grow and pool_shrink ``{"n": 2}``; autoscale ``{"max": 8, "min": 2}``.
+    ``{"signal": "SIGTERM"}``; pool_grow and pool_shrink ``{"n": 2}``, or ``{"to": 6}`` for the size to reach
+    from whatever it is when it is sent; autoscale ``{"max": 8, "min": 2}``.
     ``destinations`` may be left empty: Umbel knows whom to ask.
     """
 
@@ -189,6 +190,8 @@ def _arguments(command: Command) -> dict[str, Any]:
             )
         return {"signal": signal}
     if command.name in (GROW, SHRINK):
+        if "to" in given:
+            return {"to": _number(given["to"], "The pool size", 1)}
         return {"n": _number(given.get("n", 1), "n", 1)}
     if command.name == AUTOSCALE:
         most, least = _number(given.get("max"), "max", 1), _number(given.get("min"), "min", 1)

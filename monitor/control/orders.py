@@ -69,19 +69,16 @@ def clamp(order: Order, asked_at: float) -> Order:
     """
     worker = order.command.targets[0]
     list(Worker.objects.select_for_update().filter(hostname=worker).values_list("pk"))
-    size = order.before or 0
+    size = growing_to = order.before or 0
     for record in ControlRecord.objects.filter(command__in=(SHRINK, GROW), at__gt=asked_at - SHRINK_MEMORY):
         under_way = record.completed_at is None or record.completed_at > asked_at
-        if (
-            under_way
-            and record.targets == [worker]
-            and record.sent_at
-            and isinstance(record.arguments.get("to"), int)
-        ):
-            size = min(size, record.arguments["to"]) if record.command == SHRINK else size
-    asked = int(order.command.arguments["n"])
+        to = record.arguments.get("to")
+        if under_way and record.targets == [worker] and record.sent_at and isinstance(to, int):
+            size = min(size, to) if record.command == SHRINK else size
+            growing_to = max(growing_to, to) if record.command == GROW else growing_to
+    asked = _steps(order, size, growing_to)
     if order.command.name == GROW:
-        order.before, order.to, n = size, size + asked, asked
+        order.before, order.to, n = size, order.command.arguments.get("to", size + asked), asked
     else:
         n = min(asked, size - 1)
         if n < 1:
@@ -93,6 +90,26 @@ def clamp(order: Order, asked_at: float) -> Order:
     if n != asked:
         order.arguments["asked"] = asked
     return order
+
+
+def _steps(order: Order, size: int, growing_to: int) -> int:
+    """How many processes more or fewer: as asked, or to the size asked for from what it is now.
+
+    The page that asked may be seconds old: a size that lies the other way now is not what was meant.
+    """
+    given = order.command.arguments
+    if "to" not in given:
+        return int(given["n"])
+    to, worker = int(given["to"]), order.command.targets[0]
+    if order.command.name == SHRINK:
+        steps, now = size - to, f"has {size} pool processes now"
+    else:
+        under_way = f", and grows to {growing_to}" if growing_to > size else ""
+        steps, now = to - max(size, growing_to), f"has {size} pool processes now{under_way}"
+    if steps < 1:
+        verb = "shrink" if order.command.name == SHRINK else "grow"
+        raise Refused(f"{worker} {now}: it cannot {verb} to {to}. Nothing was sent; look again.")
+    return steps
 
 
 def _pool(command: Command) -> Order:
