@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from demo import valkey as valkey_server
 from demo.guard import Guarded, guarded
@@ -31,16 +32,29 @@ CHROMIUM_FLAGS = [
 ]
 
 
+# Deadlines are written for an idle machine; a busy one has this many times as long.
+PATIENCE = 3
+
+
 def wait_until(
     true: Callable[[], Any], timeout: float = 10.0, every: float = 0.05, what: str = "what was waited for"
 ) -> Any:
     """Polls until ``true()`` is true and answers its value; fails the test at the deadline."""
+    timeout *= PATIENCE
     until = time.monotonic() + timeout
     while True:
         if value := true():
             return value
         if time.monotonic() > until:
             raise AssertionError(f"{what} did not come within {timeout:g} s (last answer: {value!r})")
+        time.sleep(every)
+
+
+def never(true: Callable[[], Any], seconds: float, every: float = 0.05) -> None:
+    """Fails the test if ``true()`` becomes true within this time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert not true()
         time.sleep(every)
 
 
@@ -165,7 +179,7 @@ def worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[WorkerFac
 
 def _wait_for_ping(worker: Worker, timeout: float) -> None:
     app = shop(worker.broker)
-    until = time.monotonic() + timeout
+    until = time.monotonic() + timeout * PATIENCE
     while time.monotonic() < until:
         if not worker.process.running():
             break
@@ -211,6 +225,7 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
     )
     if not found:
         not_here("Chromium is not installed (on Debian: apt install chromium).")
+    expect.set_options(timeout=5_000 * PATIENCE)
     # Playwright's own loop runs in the test's thread, where Django would refuse its ORM.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     return browser_type_launch_args | {"executable_path": found, "args": CHROMIUM_FLAGS}

@@ -15,7 +15,7 @@ from celery import Celery
 
 from demo.guard import guarded
 from demo.valkey import free_port
-from tests.conftest import need_program
+from tests.conftest import PATIENCE, need_program
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def node(folder: Path) -> Iterator[str]:
     running = guarded(argv, folder / "node.log", env=environment, cwd=folder, grace=3)
     url = f"amqp://guest:guest@127.0.0.1:{port}//"
     probe = Celery("probe", broker=url, set_as_current=False)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 60 * PATIENCE
     try:
         while True:
             with suppress(OSError), probe.connection_for_read(connect_timeout=1) as connection:

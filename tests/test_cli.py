@@ -41,7 +41,7 @@ def umbel(
         capture_output=True,
         text=True,
         input=given,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
@@ -75,7 +75,7 @@ def test_the_module_alone_loads_no_package_that_a_project_may_have() -> None:
         "print([m for m in sys.modules if m.split('.')[0] in ('dashboard', 'monitor', 'demo')])"
     )
     found = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=90
     )
     assert found.stdout.strip() == "[]"
 
@@ -162,7 +162,7 @@ def watching(tmp_path: Path, valkey: valkey.Server) -> Iterator[Running]:
 def answer(address: str) -> Any:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        return opener.open(address, timeout=10)
+        return opener.open(address, timeout=30)
     except urllib.error.HTTPError as error:
         return error
 
@@ -176,7 +176,7 @@ def test_the_first_start_prints_a_link_that_works_and_stops_cleanly(watching: Ru
     assert "Server" not in page.headers
     assert answer(watching.address + "static/app.css").status == 200
     os.kill(watching.process.pid, signal.SIGTERM)
-    assert watching.process.wait(12) == 0
+    assert watching.process.wait(40) == 0
     assert "engine ends" in watching.process.tail()
     assert "Traceback" not in watching.process.tail(200)
 
@@ -223,7 +223,7 @@ def test_a_project_with_packages_of_the_same_names_is_no_trouble(tmp_path: Path)
         env=env,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         check=False,
     )
     assert found.returncode == 0, found.stderr
@@ -235,7 +235,7 @@ def test_a_project_with_packages_of_the_same_names_is_no_trouble(tmp_path: Path)
     assert str(tmp_path) not in handed.get("PYTHONPATH", "")
     handed["UMBEL_PORT"] = "bad"
     started = subprocess.run(
-        [*argv[:4]], cwd=tmp_path, env=handed, capture_output=True, text=True, timeout=30, check=False
+        [*argv[:4]], cwd=tmp_path, env=handed, capture_output=True, text=True, timeout=90, check=False
     )
     assert "UMBEL_PORT" in one_sentence(started)
 

@@ -148,7 +148,7 @@ def lives(draw: st.DrawFn) -> list[Event]:
     return events
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(lives(), st.randoms(use_true_random=False))
 def test_any_life_of_a_task_in_any_order_gives_the_same_row(events: list[Event], rng: random.Random) -> None:
     expected = straight(events)
@@ -201,7 +201,7 @@ def any_marks(draw: st.DrawFn) -> list[Mark]:
     return list(marks.values())
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(any_marks(), st.randoms(use_true_random=False))
 def test_a_row_is_a_function_of_the_set_of_its_marks(marks: list[Mark], rng: random.Random) -> None:
     row = derive(TaskRecord(uuid="u"), marks)

@@ -91,7 +91,7 @@ def socket(client: Client | None, where: str = "path=/here/", **headers: str | N
 @asynccontextmanager
 async def opened(client: Client, where: str = "path=/here/") -> AsyncIterator[WebsocketCommunicator]:
     live = socket(client, where)
-    accepted, code = await live.connect(timeout=5)
+    accepted, code = await live.connect(timeout=15)
     assert accepted, code
     try:
         yield live
@@ -100,26 +100,26 @@ async def opened(client: Client, where: str = "path=/here/") -> AsyncIterator[We
 
 
 async def frame(live: WebsocketCommunicator) -> dict[str, Any]:
-    got: dict[str, Any] = json.loads(await live.receive_from(timeout=5))
+    got: dict[str, Any] = json.loads(await live.receive_from(timeout=15))
     return got
 
 
 async def close_code(live: WebsocketCommunicator) -> int:
     while True:
-        message = await live.receive_output(timeout=5)
+        message = await live.receive_output(timeout=15)
         if message["type"] == "websocket.close":
             return int(message["code"])
 
 
 async def refused(live: WebsocketCommunicator) -> int:
-    accepted, code = await live.connect(timeout=5)
+    accepted, code = await live.connect(timeout=15)
     assert not accepted, "the socket was let in"
     return int(code or 0)
 
 
 def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await story()
             await hub.current().stop()
 
@@ -157,7 +157,7 @@ def test_another_site_is_refused_though_it_sends_the_cookie(origin: str | None) 
     client = someone()
 
     async def story() -> None:
-        accepted, code = await socket(client, origin=origin).connect(timeout=5)
+        accepted, code = await socket(client, origin=origin).connect(timeout=15)
         assert (accepted, code) == (False, consumers.FORBIDDEN)
 
     run(story)

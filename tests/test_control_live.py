@@ -135,7 +135,7 @@ class Listener:
         self.ready = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
-        assert self.ready.wait(10)
+        assert self.ready.wait(30)
 
     def stop(self) -> None:
         self.source.stop()

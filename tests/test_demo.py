@@ -79,7 +79,7 @@ def test_it_runs_whole_and_leaves_nothing(tmp_path: Path, how: signal.Signals) -
 
         ended = time.monotonic()
         process.send_signal(how)
-        process.wait(20)
+        process.wait(60)
         wait_until(lambda: not processes_of(data), 15, what="the end of every process")
         assert time.monotonic() - ended < 20
         assert not listens(int(address[2]))
@@ -88,7 +88,7 @@ def test_it_runs_whole_and_leaves_nothing(tmp_path: Path, how: signal.Signals) -
         assert {path.name for path in data.iterdir()} <= {"demo", "demo.lock"}
     finally:
         process.kill()
-        process.wait(5)
+        process.wait(30)
 
 
 @pytest.mark.live
@@ -98,7 +98,7 @@ def test_a_taken_port_ends_it_in_words_before_anything_starts(tmp_path: Path) ->
         taken.listen()
         port = taken.getsockname()[1]
         process, log = start(tmp_path / "data", "--port", str(port))
-        assert process.wait(20) == 2
+        assert process.wait(60) == 2
     assert f"Port {port} is taken" in log.read_text()
     assert "--port" in log.read_text()
     assert not (tmp_path / "data").exists()

@@ -32,10 +32,10 @@ class Site:
     def set(self, **state: Any) -> None:
         url = f"http://127.0.0.1:{self.port}/set/"
         request = urllib.request.Request(url, json.dumps(state).encode(), method="POST")
-        urllib.request.urlopen(request, timeout=5).close()
+        urllib.request.urlopen(request, timeout=15).close()
 
     def counts(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/counts/", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/counts/", timeout=15) as answer:
             got: dict[str, Any] = json.load(answer)
         return got
 
@@ -44,7 +44,7 @@ class Wire:
     """A WebSocket client of a few lines, which reads only when asked to."""
 
     def __init__(self, site: Site, origin: str | None, cookie: str = "", path: str = "/live/?path=/") -> None:
-        self.socket = socket.create_connection(("127.0.0.1", site.port), timeout=5)
+        self.socket = socket.create_connection(("127.0.0.1", site.port), timeout=15)
         key = base64.b64encode(os.urandom(16)).decode()
         lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{site.port}", "Upgrade: websocket"]
         lines += ["Connection: Upgrade", f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13"]
@@ -103,7 +103,7 @@ def site() -> Iterator[Site]:
     assert line, "the site did not start"
     yield Site(**json.loads(line))
     process.stdin.close()
-    process.wait(10)
+    process.wait(30)
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ def test_five_hundred_looks_restarts_and_a_kill_change_nothing(server: Server) -
             assert monitor.stdout is not None and b"looking" in monitor.stdout.readline()
             time.sleep(0.2)  # somewhere in the middle of a look
             monitor.send_signal(how)
-            monitor.wait(10)
+            monitor.wait(30)
 
     def unchanged() -> bool:
         return state(client) == before

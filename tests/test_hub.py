@@ -70,14 +70,14 @@ def layer(monkeypatch: pytest.MonkeyPatch) -> InMemoryChannelLayer:
 
 def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await story()
 
     asyncio.run(bounded())
 
 
 async def frame(outbox: Outbox) -> dict[str, Any]:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(10):
         text = await outbox.next()
     assert text is not None
     got: dict[str, Any] = json.loads(text)
@@ -85,7 +85,7 @@ async def frame(outbox: Outbox) -> dict[str, Any]:
 
 
 async def until(true: Callable[[], Any]) -> None:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(10):
         while not true():
             await asyncio.sleep(0.005)
 

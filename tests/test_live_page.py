@@ -25,10 +25,10 @@ class Site:
 
     def set(self, **state: Any) -> None:
         request = urllib.request.Request(f"{self.url}/set/", json.dumps(state).encode(), method="POST")
-        urllib.request.urlopen(request, timeout=5).close()
+        urllib.request.urlopen(request, timeout=15).close()
 
     def end(self, why: str = "restart") -> None:
-        urllib.request.urlopen(f"{self.url}/end/?why={why.replace(' ', '%20')}", timeout=5).close()
+        urllib.request.urlopen(f"{self.url}/end/?why={why.replace(' ', '%20')}", timeout=15).close()
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def site() -> Iterator[Site]:
     assert line, "the site did not start"
     yield Site(**json.loads(line))
     process.stdin.close()
-    process.wait(10)
+    process.wait(30)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from demo.valkey import Server
 from monitor.broker import Broker
 from monitor.events import Decoded
 from monitor.source import Backoff, ReceiverSource, Recording, RedisSource, source_of
+from tests.conftest import PATIENCE
 from tests.rabbitmq import rabbitmq  # noqa: F401 a fixture
 
 pytestmark = pytest.mark.live
@@ -57,6 +58,7 @@ class Heard:
 
 
 async def until(true: Callable[[], Any], timeout: float = 10.0) -> None:
+    timeout *= PATIENCE
     end = time.monotonic() + timeout
     while not true():
         assert time.monotonic() < end, f"did not come within {timeout} s"
@@ -72,7 +74,7 @@ async def listening(source: Any, timeout: float = 15.0) -> AsyncIterator[Heard]:
         yield heard
     finally:
         source.stop()
-        await asyncio.wait_for(runner, 5)
+        await asyncio.wait_for(runner, 15)
 
 
 def event(kind: str, number: int = 0, **fields: Any) -> dict[str, Any]:
@@ -321,7 +323,7 @@ def test_a_wrong_password_is_said_and_never_shown(valkey: Server) -> None:
         runner = asyncio.create_task(source.run(heard.on_message, heard.on_state))
         await until(lambda: bool(heard.states))
         source.stop()
-        await asyncio.wait_for(runner, 5)
+        await asyncio.wait_for(runner, 15)
         assert heard.states[0][0] is False
         assert "password" in heard.states[0][1].lower() or "auth" in heard.states[0][1].lower()
         assert "wr0ng-pass-word" not in repr(heard.states)

@@ -73,7 +73,7 @@ def test_it_ends_with_its_parent(tmp_path: Path, valkey: valkey.Server, how: sig
     pid, _port = map(int, parent.stdout.readline().split())
     assert alive(pid)
     parent.send_signal(how)
-    parent.wait(5)
+    parent.wait(15)
     parent.stdout.close()
     wait_until(lambda: not alive(pid), 10, what="the end of Valkey")
 
@@ -82,7 +82,7 @@ def test_it_ends_with_its_parent(tmp_path: Path, valkey: valkey.Server, how: sig
 def test_a_worker_works_and_its_pool_ends_with_a_kill(valkey: valkey.Server, worker: WorkerFactory) -> None:
     one = worker(valkey.url, queues=["valkey-test"], concurrency=2)
     result = shop(valkey.url).send_task("shop.add", [1, 2], queue="valkey-test")
-    assert result.get(timeout=10) == 3
+    assert result.get(timeout=30) == 3
     pool = Path(f"/proc/{one.pid}/task/{one.pid}/children").read_text().split()
     assert len(pool) >= 2
     one.kill()
