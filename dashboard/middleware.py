@@ -11,6 +11,7 @@ from typing import cast
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
@@ -106,6 +107,17 @@ class OwnSite(MiddlewareMixin):
         if request.method not in SAFE_METHODS and site is not None and site not in OWN:
             raise PermissionDenied("The request came from another site.")
         return None
+
+
+class DatabaseAway(MiddlewareMixin):
+    """A database that is locked or gone is told as that, and not as a fault of the page."""
+
+    def process_exception(self, request: HttpRequest, problem: Exception) -> HttpResponse | None:
+        if not isinstance(problem, OperationalError | InterfaceError):
+            return None
+        from dashboard.views import errors
+
+        return errors.database_away(request, problem)
 
 
 def request_id(request: HttpRequest) -> str:

@@ -242,6 +242,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "dashboard.middleware.OwnSite",
+    "dashboard.middleware.DatabaseAway",
     "django_htmx.middleware.HtmxMiddleware",
 ]
 ROOT_URLCONF = "dashboard.urls"

@@ -134,6 +134,25 @@ def test_a_refusal_leaves_a_record(unreachable: None) -> None:
 
 
 @pytest.mark.django_db
+def test_a_secret_in_a_reason_is_hidden_before_it_is_kept(unreachable: None) -> None:
+    with pytest.raises(Refused):
+        perform(Command("pool_grow", ("w@x",), {"n": 1}, reason="see redis://:hunter2@h/0"), OPERATOR)
+    assert ControlRecord.objects.get().reason == "see redis://[hidden]@h/0"
+
+
+@pytest.mark.django_db
+def test_without_a_database_to_look_at_nothing_is_sent(
+    unreachable: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(_: Command) -> None:
+        raise DatabaseError("locked")
+
+    monkeypatch.setattr("monitor.control.performing.order_for", locked)
+    with pytest.raises(Refused, match="nothing was sent"):
+        perform(Command("pool_grow", ("w@x",), {"n": 1}), OPERATOR)
+
+
+@pytest.mark.django_db
 def test_a_viewer_leaves_a_record_too(unreachable: None) -> None:
     with pytest.raises(Refused):
         perform(Command("revoke", ("a\x00b",), {"signal": object()}), Actor(None, "eve", "viewer"))

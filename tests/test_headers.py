@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import SuspiciousOperation
+from django.db import OperationalError
 from django.http import HttpResponse
 from django.test import Client, RequestFactory
 from django.urls import reverse
@@ -216,3 +217,23 @@ def test_without_trusted_proxies_nobody_can_choose_an_address(settings: Any) -> 
     request = RequestFactory().get("/", REMOTE_ADDR="127.0.0.1", HTTP_X_FORWARDED_FOR="203.0.113.9")
     middleware.Sender(lambda _: HttpResponse())(request)
     assert request.META["REMOTE_ADDR"] == "127.0.0.1"
+
+
+# No database
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_a_database_that_is_locked_is_not_told_as_a_fault_of_the_page(
+    viewer: Client, monkeypatch: pytest.MonkeyPatch, part: bool
+) -> None:
+    def locked(*_: object) -> None:
+        raise OperationalError("database is locked at /secret/place")
+
+    monkeypatch.setattr("dashboard.views.tasks.many.choices", locked)
+    answer = viewer.get(reverse("tasks"), headers={"HX-Request": "true"} if part else {})
+    assert answer.status_code == 503
+    assert answer["Retry-After"] == "5"
+    sealed(answer)
+    html = answer.content.decode()
+    assert "database does not answer" in html
+    assert "fault is in Umbel" not in html and "/secret/place" not in html

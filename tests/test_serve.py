@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
-from dashboard.management.commands import serve
+from dashboard.management.commands import serve, user
 from monitor.models import ControlRecord
 
 
@@ -35,3 +36,17 @@ def test_only_commands_long_past_are_given_up_while_it_serves() -> None:
     assert old.completed_at is not None
     assert fresh.completed_at is None
     assert fresh.effect == "pending"
+
+
+@pytest.mark.parametrize(
+    ("address", "base"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+    ],
+)
+def test_a_link_names_an_address_that_a_browser_can_open(settings: Any, address: str, base: str) -> None:
+    settings.UMBEL_ADDRESS, settings.UMBEL_PORT, settings.UMBEL_PREFIX = address, 8000, ""
+    assert user._base() == base

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect, render, resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from dashboard import access
@@ -141,4 +141,4 @@ def _back(request: HttpRequest) -> str:
     if url_has_allowed_host_and_scheme(referer, {request.get_host()}, require_https=request.is_secure()):
         parts = urlsplit(referer)
         return f"{parts.path}?{parts.query}" if parts.query else parts.path
-    return "/"
+    return resolve_url("overview")

@@ -66,6 +66,23 @@ def failed(request: HttpRequest) -> HttpResponse:
     )
 
 
+def database_away(request: HttpRequest, problem: Exception) -> HttpResponse:
+    """503: what is asked again soon."""
+    reason = f"{type(problem).__name__}: {problem}"
+    log.error(
+        "Request %s failed, no database: %s %s: %s", request_id(request), request.method, request.path, reason
+    )
+    answer = _page(
+        request,
+        503,
+        "Umbel’s database does not answer",
+        "It is locked or cannot be reached, so Umbel can neither look anything up nor record a command. "
+        "Workers and tasks go on without it. Try again in a moment; the log says what is wrong.",
+    )
+    answer["Retry-After"] = "5"
+    return answer
+
+
 def _page(request: HttpRequest, status: int, head: str, text: str) -> HttpResponse:
     # Without a request context: whatever failed may have failed in there.
     context = {"status": status, "head": head, "text": text, "request_id": request_id(request)}

@@ -84,8 +84,8 @@ def _alone(command: Command) -> Iterator[None]:
 
 def _intend(command: Command, actor: Actor, asked_at: float) -> tuple[Order, ControlRecord]:
     """The order and its committed record."""
-    order = order_for(command)
     try:
+        order = order_for(command)
         with transaction.atomic(durable=True):
             if command.name in (GROW, SHRINK):
                 order = clamp(order, asked_at)
@@ -237,7 +237,7 @@ def _new(command: Command, actor: Actor) -> ControlRecord:
         command=_clean(command.name, 32),
         targets=[_clean(target, 255) for target in command.targets[:500]],
         arguments={_clean(key, 32): _clean(value, 64) for key, value in list(command.arguments.items())[:8]},
-        reason=_clean(command.reason, 500),
+        reason=_clean(DEFAULT.text(command.reason), 500),
         destinations=[],
     )
 

@@ -55,9 +55,8 @@ class Command(BaseCommand):
         if how == "password":
             self.stdout.write(f"Password: {password}")
         elif how == "link":
-            base = f"http://{settings.UMBEL_ADDRESS}:{settings.UMBEL_PORT}{settings.UMBEL_PREFIX}"
             self.stdout.write("This link signs them in, once, within a day:")
-            self.stdout.write(f"  {base}/sign-in/{access.link_for(user)}/")
+            self.stdout.write(f"  {_base()}/sign-in/{access.link_for(user)}/")
 
     def _list(self) -> None:
         users = list(get_user_model().objects.order_by("username"))
@@ -66,3 +65,12 @@ class Command(BaseCommand):
         for user in users:
             state = "" if user.is_active else "  (disabled)"
             self.stdout.write(f"{user.username:<24} {access.role(user) or 'no role'}{state}")
+
+
+def _base() -> str:
+    """Where a browser on this machine finds Umbel."""
+    address = settings.UMBEL_ADDRESS
+    if address in ("0.0.0.0", "::"):  # noqa: S104
+        address = "127.0.0.1"
+    host = f"[{address}]" if ":" in address else address
+    return f"http://{host}:{settings.UMBEL_PORT}{settings.UMBEL_PREFIX}"
