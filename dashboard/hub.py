@@ -47,7 +47,7 @@ CLEAN = 5.0  # A drawn region this young is shown to a new socket as it is.
 
 @dataclass(slots=True, eq=False)
 class Live:
-    """A region of a page that someone looks at."""
+    """A region that someone looks at, on one page or on several that it cannot tell apart."""
 
     region: Region
     page: Page
@@ -83,9 +83,9 @@ class Hub:
     def __init__(self, regions: Callable[[Page], Iterable[Region]] = fragments.regions) -> None:
         self.counts = Counts()
         self._regions = regions
-        self._pages: dict[Page, list[Live]] = {}
+        self._lives: dict[tuple[str, Page], Live] = {}  # by region and the part of the page that it sees
         self._topics: dict[str, set[Live]] = {}
-        self._sockets: set[Outbox] = set()
+        self._sockets: dict[Outbox, list[Live]] = {}
         self._heard: OrderedDict[str, int] = OrderedDict()  # the last message's number, by origin
         self._runners: list[asyncio.Task[None]] = []
         self._draws: set[asyncio.Task[None]] = set()
@@ -103,7 +103,7 @@ class Hub:
     @property
     def watched(self) -> int:
         """Regions that someone looks at."""
-        return sum(len(lives) for lives in self._pages.values())
+        return len(self._lives)
 
     def is_full(self) -> bool:
         full = len(self._sockets) >= SOCKETS
@@ -114,16 +114,9 @@ class Hub:
         """From here on the socket hears of every change; then it gets each region as it is now."""
         self._start()
         await self._listening.wait()
-        self._sockets.add(outbox)
-        lives = self._pages.get(outbox.page)
-        if lives is None:
-            lives = self._pages[outbox.page] = [
-                Live(region, outbox.page, region.listens(outbox.page))
-                for region in self._regions(outbox.page)
-            ]
-            for live in lives:
-                for topic in live.topics:
-                    self._topics.setdefault(topic, set()).add(live)
+        lives = self._sockets[outbox] = [
+            self._live(region, outbox.page) for region in self._regions(outbox.page)
+        ]
         for live in lives:
             live.sockets.add(outbox)
             young = time.monotonic() - live.drawn_at < CLEAN
@@ -138,20 +131,29 @@ class Hub:
         """Regions that nobody looks at any more are forgotten, and cost nothing."""
         if outbox not in self._sockets:
             return
-        self._sockets.discard(outbox)
         self.counts.dropped += outbox.dropped
-        lives = self._pages.get(outbox.page, [])
-        for live in lives:
+        for live in self._sockets.pop(outbox):
             live.sockets.discard(outbox)
             live.newcomers.discard(outbox)
-        if all(not live.sockets for live in lives):
-            self._pages.pop(outbox.page, None)
-            for live in lives:
-                for topic in live.topics:
-                    listeners = self._topics.get(topic, set())
-                    listeners.discard(live)
-                    if not listeners:
-                        self._topics.pop(topic, None)
+            if not live.sockets:
+                self._forget(live)
+
+    def _live(self, region: Region, page: Page) -> Live:
+        part = region.part(page)
+        live = self._lives.get((region.name, part))
+        if live is None:
+            live = self._lives[region.name, part] = Live(region, part, region.listens(part))
+            for topic in live.topics:
+                self._topics.setdefault(topic, set()).add(live)
+        return live
+
+    def _forget(self, live: Live) -> None:
+        self._lives.pop((live.region.name, live.page), None)
+        for topic in live.topics:
+            listeners = self._topics.get(topic, set())
+            listeners.discard(live)
+            if not listeners:
+                self._topics.pop(topic, None)
 
     def changed(self, topics: Iterable[str]) -> None:
         """Marks every region that listens to one of the topics."""
@@ -248,17 +250,16 @@ class Hub:
             self._wake.clear()
             now = time.monotonic()
             waits = [RETRY]
-            for lives in self._pages.values():
-                for live in lives:
-                    if not live.dirty or live.drawing:
-                        continue
-                    if live.due > now:
-                        waits.append(live.due - now)
-                        continue
-                    live.drawing = True
-                    draw = asyncio.create_task(self._redraw(live))
-                    self._draws.add(draw)
-                    draw.add_done_callback(self._draws.discard)
+            for live in self._lives.values():
+                if not live.dirty or live.drawing:
+                    continue
+                if live.due > now:
+                    waits.append(live.due - now)
+                    continue
+                live.drawing = True
+                draw = asyncio.create_task(self._redraw(live))
+                self._draws.add(draw)
+                draw.add_done_callback(self._draws.discard)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(waits)):
                     await self._wake.wait()
@@ -317,7 +318,7 @@ def _content(live: Live) -> str:
     """What the region holds now; runs in a thread."""
     try:
         if live.region.data:
-            return json.dumps(live.region.context(live.page), cls=DjangoJSONEncoder, separators=(",", ":"))
+            return json.dumps(live.region.values(live.page), cls=DjangoJSONEncoder, separators=(",", ":"))
         # htmx would insert white space around the element again with each frame.
         return live.region.draw(live.page).strip()
     except Exception:

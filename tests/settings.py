@@ -17,6 +17,7 @@ os.environ["UMBEL_DATA"] = str(_folder)
 if _database:
     os.environ["UMBEL_DATABASE"] = _database
 
+from dashboard.queries import shared  # noqa: E402
 from dashboard.settings import *  # noqa: E402, F403
 from dashboard.settings import DATABASES  # noqa: E402
 
@@ -24,3 +25,5 @@ if not _database:
     # A file, not memory: tests read with one thread what another has written.
     DATABASES["default"]["TEST"] = {"NAME": _folder / "test.sqlite3"}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+# A test looks at once at what it wrote.
+shared.kept = False

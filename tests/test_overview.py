@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from dashboard import access, fragments
 from dashboard.fragments import Page
-from dashboard.fragments import overview as regions
-from dashboard.queries import attention, backlog, overview
+from dashboard.queries import attention, backlog, overview, shared, waiting
 from dashboard.queries import feed as feed_queries
 from dashboard.queries import workers as fleet_queries
 from monitor import models
@@ -29,6 +31,15 @@ def viewer(client: Client) -> Client:
     return client
 
 
+@pytest.fixture
+def shared_readings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in the product, where what one region read serves the next."""
+    shared.forget()
+    monkeypatch.setattr(shared, "kept", True)
+    yield
+    shared.forget()
+
+
 def told(**values: Any) -> None:
     now = time.time()
     record = FeedRecord(
@@ -38,12 +49,12 @@ def told(**values: Any) -> None:
 
 
 def items() -> list[attention.Item]:
-    return regions._items(fleet_queries.fleet())
+    return attention.current()
 
 
 def head() -> str:
     fleet = fleet_queries.fleet()
-    return attention.verdict(regions._items(fleet), fleet).head
+    return attention.verdict(attention.current(), fleet).head
 
 
 def test_all_is_well_and_says_so(viewer: Client) -> None:
@@ -140,10 +151,20 @@ def test_the_chart_has_whole_bars_per_second_over_its_range(span: overview.Range
     end = int(now // span.step) * span.step
     models.RateBucket.objects.create(width=10, start=end - 10, succeeded=50, failed=5, retried=10)
     models.RateBucket.objects.create(width=10, start=end, succeeded=999)
+    models.RateBucket.objects.create(width=10, start=end - span.seconds - 10, succeeded=999)
     data = overview.throughput(span, now)
     assert data["t"] == list(range(end - span.seconds, end, span.step))
     assert data["succeeded"][-1] == pytest.approx(50 / span.step, abs=1e-3)
     assert max(data["succeeded"]) == data["succeeded"][-1]
+
+
+def test_a_young_history_does_not_stand_in_a_corner_of_the_chart() -> None:
+    now = 1_773_325_924.0
+    end = int(now // 10) * 10
+    models.RateBucket.objects.create(width=10, start=end - 20, succeeded=50)
+    assert overview.throughput(overview.RANGES[0], now)["t"][0] == end - 300
+    models.RateBucket.objects.create(width=10, start=end - 600, succeeded=50)
+    assert overview.throughput(overview.RANGES[0], now)["t"][0] == end - 600
 
 
 def test_failures_are_grouped_by_exception_and_old_ones_left_out() -> None:
@@ -176,14 +197,62 @@ def test_the_range_stands_in_the_url_and_an_unknown_one_is_the_shortest(viewer: 
     assert 'href="?range=15m" aria-current="true"' in viewer.get("/", {"range": "<b>"}).content.decode()
 
 
-def test_twenty_workers_take_no_more_queries_than_one(django_assert_max_num_queries: Any) -> None:
+REGIONS = ("verdict", "figures", "attention", "fleet", "backlog", "slowest", "failures")
+
+
+def test_twenty_workers_take_no_more_queries_than_one(
+    shared_readings: None, django_assert_max_num_queries: Any
+) -> None:
     history()
     for n in range(20):
         worker(f"w{n}@h")
         task(f"u{n}", worker=f"w{n}@h")
-    for name in ("verdict", "figures", "attention", "fleet", "backlog", "slowest", "failures"):
-        with django_assert_max_num_queries(14):
+    with django_assert_max_num_queries(25):
+        for name in REGIONS:
             fragments.named(name).draw(Page("overview"))
+
+
+def test_regions_share_what_they_read(
+    shared_readings: None, monkeypatch: pytest.MonkeyPatch, django_assert_max_num_queries: Any
+) -> None:
+    monkeypatch.setattr(fleet_queries, "FRESH", 60.0)
+    worker("a@h")
+    for name in REGIONS:
+        fragments.named(name).draw(Page("overview"))
+    for name in ("verdict", "attention", "fleet", "backlog", "slowest"):
+        with django_assert_max_num_queries(0):
+            fragments.named(name).draw(Page("overview", role="operator"))
+    with django_assert_max_num_queries(4):
+        fragments.named("figures").draw(Page("overview"))
+
+
+def test_what_waits_is_counted_in_the_database(django_assert_max_num_queries: Any) -> None:
+    now = time.time()
+    for n in range(300):
+        task(f"u{n}", state="PENDING", queue=f"q{n % 3}", sent_at=now - 10 - n, first_seen_at=now)
+    task("later", state="RECEIVED", queue="q0", worker="a@h", eta=now + 900, first_seen_at=now)
+    task("odd", state="PENDING", queue="q1", sent_at=-1e300, first_seen_at=now)
+    with CaptureQueriesContext(connection) as asked:
+        found = waiting.waiting(now)
+    assert dict(found.queues) == {"q0": 100, "q1": 101, "q2": 100}
+    assert found.oldest["q1"] == pytest.approx(now - 10 - 298)
+    assert (dict(found.reserved), found.more) == ({"a@h": 1}, False)
+    assert len(asked) == 1
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN QUERY PLAN {asked[0]['sql']}")
+            assert str(cursor.fetchall()).count("USING COVERING INDEX task_waiting") == 2
+
+
+def test_a_region_is_one_for_all_who_cannot_tell_it_apart() -> None:
+    parts = {
+        name: {fragments.named(name).part(Page("overview", role=role, query=query)) for role in access.ROLES
+               for query in ("", "range=1h")}
+        for name in ("fleet", "verdict", "attention", "feed-chip", "nav")
+    }  # fmt: skip
+    assert {name: len(each) for name, each in parts.items()} == {
+        **{"fleet": 1, "verdict": 2, "attention": 3, "feed-chip": 1, "nav": 3}
+    }
 
 
 def test_strangers_see_nothing(client: Client) -> None:

@@ -7,7 +7,7 @@ with ``{% region "name" %}``; the hub draws the same region into a frame when on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -91,13 +91,27 @@ class Region:
     data: bool = False
     # A list of rows that must not move under the hand: the browser holds newer frames back.
     held: bool = False
+    # What of the page it depends on. Readers of pages that differ in nothing else share its draws.
+    sees: tuple[str, ...] = ("view", "kwargs", "query", "role", "read_only")
 
     def listens(self, page: Page) -> frozenset[str]:
         return frozenset(self.topics(page) if callable(self.topics) else self.topics)
 
+    def part(self, page: Page) -> Page:
+        """The page without what this region does not see."""
+        return replace(_NOWHERE, **{name: getattr(page, name) for name in self.sees})
+
     def draw(self, page: Page) -> str:
         """The region's HTML."""
+        page = self.part(page)
         return render_to_string(self.template, {"page": page, **self.context(page)})
+
+    def values(self, page: Page) -> Mapping[str, Any]:
+        """The data of a region without a template."""
+        return self.context(self.part(page))
+
+
+_NOWHERE = Page("")
 
 
 PAGES: dict[str, list[Region]] = {}

@@ -52,17 +52,17 @@ def _missed(page: Page) -> Mapping[str, Any]:
 register(
     None,
     [
-        Region("feed-chip", _fresh, (FEED,), "feed/_chip.html", every=0.5),
-        Region("feed-pop", _fresh, (FEED,), "feed/_pop.html", every=1.0),
-        Region("feed-banner", _banner, (FEED,), "feed/_banner.html", every=0.5),
-        Region("cluster", _fresh, (FEED,), "feed/_cluster.html", every=5.0),
-        Region("nav", _nav, (TASKS, WORKERS), "_nav.html", every=1.0),
+        Region("feed-chip", _fresh, (FEED,), "feed/_chip.html", every=0.5, sees=()),
+        Region("feed-pop", _fresh, (FEED,), "feed/_pop.html", every=2.0, sees=()),
+        Region("feed-banner", _banner, (FEED,), "feed/_banner.html", every=0.5, sees=()),
+        Region("cluster", _fresh, (FEED,), "feed/_cluster.html", every=5.0, sees=()),
+        Region("nav", _nav, (TASKS, WORKERS), "_nav.html", every=1.0, sees=("view", "role")),
     ],
 )
 register(
     "feed",
     [
-        Region("feed-facts", _facts, (FEED,), "feed/_facts.html", every=0.5),
-        Region("feed-missed", _missed, (FEED, WORKERS), "feed/_missed.html", every=1.0),
+        Region("feed-facts", _facts, (FEED,), "feed/_facts.html", every=0.5, sees=()),
+        Region("feed-missed", _missed, (FEED, WORKERS), "feed/_missed.html", every=1.0, sees=()),
     ],
 )

@@ -18,23 +18,17 @@ from monitor.deltas import FEED, RATES, TASKS, WORKERS
 CLOCK = "clock"
 
 
-def _items(fleet: worker_queries.Fleet) -> list[attention_queries.Item]:
-    queues = backlog_queries.backlog(fleet).queues
-    return attention_queries.attention(fleet, queues, feed_queries.freshness(fleet.now))
-
-
 def _verdict(page: Page) -> Mapping[str, Any]:
-    fleet = worker_queries.fleet()
     span = queries.chosen(page.params.get("range"))
     return {
-        "verdict": attention_queries.verdict(_items(fleet), fleet),
+        "verdict": attention_queries.verdict(attention_queries.current(), worker_queries.current()),
         "ranges": queries.RANGES,
         "span": span,
     }
 
 
 def _attention(page: Page) -> Mapping[str, Any]:
-    items = _items(worker_queries.fleet())
+    items = attention_queries.current()
     most = attention_queries.MOST
     return {
         "items": items[:most],
@@ -45,9 +39,8 @@ def _attention(page: Page) -> Mapping[str, Any]:
 
 
 def _figures(page: Page) -> Mapping[str, Any]:
-    fleet = worker_queries.fleet()
     span = queries.chosen(page.params.get("range"))
-    return {"figures": queries.figures(span, fleet, backlog_queries.backlog(fleet))}
+    return {"figures": queries.figures(span, worker_queries.current(), backlog_queries.current())}
 
 
 def _throughput(page: Page) -> Mapping[str, Any]:
@@ -55,15 +48,15 @@ def _throughput(page: Page) -> Mapping[str, Any]:
 
 
 def _fleet(page: Page) -> Mapping[str, Any]:
-    return {"fleet": worker_queries.fleet()}
+    return {"fleet": worker_queries.current()}
 
 
 def _backlog(page: Page) -> Mapping[str, Any]:
-    return {"backlog": backlog_queries.backlog(worker_queries.fleet())}
+    return {"backlog": backlog_queries.current()}
 
 
 def _slowest(page: Page) -> Mapping[str, Any]:
-    running = worker_queries.fleet().running
+    running = worker_queries.current().running
     running.sort(key=lambda task: (-(task.times or 0.0), -task.elapsed, task.uuid))
     return {"tasks": running[:7], "now": time.time()}
 
@@ -75,31 +68,22 @@ def _failures(page: Page) -> Mapping[str, Any]:
 
 
 def _empty(page: Page) -> Mapping[str, Any]:
-    fresh = feed_queries.freshness()
-    fleet = worker_queries.fleet()
-    empty = not fleet.workers and not fleet.beats and not queries.total_tasks_seen()
-    return {"empty": empty, "fresh": fresh}
+    return {"empty": queries.nothing_seen(), "fresh": feed_queries.freshness()}
 
 
+RANGE, MAY = ("query",), ("role", "read_only")
+EVER = (WORKERS, TASKS, CLOCK)
 register(
     "overview",
     [
-        Region("overview-empty", _empty, (WORKERS, FEED, TASKS), "overview/_empty.html", every=1.0),
-        Region(
-            "verdict", _verdict, (WORKERS, FEED, TASKS, RATES, CLOCK), "overview/_verdict.html", every=1.0
-        ),
-        Region("figures", _figures, (WORKERS, TASKS, RATES, CLOCK), "overview/_figures.html", every=1.0),
-        Region("throughput", _throughput, (RATES, CLOCK), every=2.0, data=True),
-        Region(
-            "attention",
-            _attention,
-            (WORKERS, FEED, TASKS, RATES, CLOCK),
-            "overview/_attention.html",
-            every=1.0,
-        ),
-        Region("fleet", _fleet, (WORKERS, TASKS, CLOCK), "overview/_fleet.html", every=0.5),
-        Region("backlog", _backlog, (TASKS, WORKERS, CLOCK), "overview/_backlog.html", every=1.0),
-        Region("slowest", _slowest, (TASKS, CLOCK), "overview/_slowest.html", every=1.0),
-        Region("failures", _failures, (TASKS, CLOCK), "overview/_failures.html", every=1.0),
+        Region("overview-empty", _empty, (WORKERS, FEED, TASKS), "overview/_empty.html", every=1.0, sees=()),
+        Region("verdict", _verdict, (*EVER, FEED), "overview/_verdict.html", every=1.0, sees=RANGE),
+        Region("figures", _figures, EVER, "overview/_figures.html", every=1.0, sees=RANGE),
+        Region("throughput", _throughput, (RATES, CLOCK), every=2.0, data=True, sees=RANGE),
+        Region("attention", _attention, (*EVER, FEED), "overview/_attention.html", every=1.0, sees=MAY),
+        Region("fleet", _fleet, EVER, "overview/_fleet.html", every=0.5, sees=()),
+        Region("backlog", _backlog, EVER, "overview/_backlog.html", every=1.0, sees=()),
+        Region("slowest", _slowest, EVER, "overview/_slowest.html", every=1.0, sees=()),
+        Region("failures", _failures, (TASKS, CLOCK), "overview/_failures.html", every=1.0, sees=RANGE),
     ],
 )

@@ -33,7 +33,7 @@ COLUMNS = (("busy", "Busy"), ("reserved", "Reserved"), ("rate", "Done /s"), ("lo
 
 
 def _workers(page: Page) -> Mapping[str, Any]:
-    fleet = worker_queries.fleet()
+    fleet = worker_queries.current()
     chosen = WorkerFilter.of(page.params)
     found = chosen.chosen(fleet)
     return {
@@ -49,7 +49,7 @@ def _workers(page: Page) -> Mapping[str, Any]:
 
 
 def _chips(page: Page) -> Mapping[str, Any]:
-    fleet = worker_queries.fleet()
+    fleet = worker_queries.current()
     chosen = WorkerFilter.of(page.params)
     chips = [
         {
@@ -134,8 +134,15 @@ def _topics(*more: str) -> tuple[str, ...]:
 register(
     "workers",
     [
-        Region("worker-chips", _chips, _topics(FEED), "workers/_chips.html", every=1.0),
-        Region("workers", _workers, _topics(FEED), "workers/_list.html", every=0.5),
+        Region("worker-chips", _chips, _topics(FEED), "workers/_chips.html", every=1.0, sees=("query",)),
+        Region(
+            "workers",
+            _workers,
+            _topics(FEED),
+            "workers/_list.html",
+            every=0.5,
+            sees=("query", "role", "read_only"),
+        ),
     ],
 )
 register(

@@ -8,15 +8,19 @@ from urllib.parse import urlencode
 
 from django.db.models import Sum
 from django.urls import reverse
+from django.utils.html import format_html
 
+from dashboard.queries import backlog, shared, workers
 from dashboard.queries.backlog import QueueView
-from dashboard.queries.feed import Freshness
+from dashboard.queries.feed import Freshness, freshness
 from dashboard.queries.workers import Fleet, WorkerView, span
 from dashboard.templatetags.words import duration_text, number, percent, plain
 from monitor import models
 
 MOST = 7  # shown; then "and n more"
 SPIKE_WINDOW = 15 * 60.0
+SPIKE_NAMES = 1000  # looked at, the last seen first
+SPIKES = 5.0  # seconds a reading of them serves
 SPIKE_LEAST, SPIKE_SHARE, SPIKE_TIMES = 5, 0.05, 3.0
 QUIET = 30.0  # seconds without any event
 
@@ -30,7 +34,7 @@ class Item:
     state: str
     icon: str
     title: str
-    text: str
+    text: str  # may hold <b>, through format_html only
     clause: str
     href: str
     act: str = "Inspect"
@@ -47,14 +51,26 @@ class Verdict:
     text: str
 
 
+def current() -> list[Item]:
+    """All of it as of now, shared for a moment between the regions and pages that ask."""
+
+    def read() -> list[Item]:
+        fleet = workers.current()
+        return attention(fleet, backlog.current().queues, freshness(fleet.now))
+
+    return shared.reading("attention", workers.FRESH, read)
+
+
 def attention(fleet: Fleet, queues: Sequence[QueueView], fresh: Freshness) -> list[Item]:
     """All of it; when the picture itself is broken, that comes first and silent workers are not blamed."""
     items = [*_picture(fresh, fleet)]
     for worker in fleet.workers:
         items += _worker(worker)
-    items += _stuck(fleet)
-    items += [_growing(queue, fleet.recent.span) for queue in queues if queue.grows]
-    items += _spikes(fleet.now)
+    if fresh.live:
+        # Else a task whose end nobody heard would look stuck.
+        items += _stuck(fleet)
+        items += [_growing(queue, fleet.recent.span) for queue in queues if queue.grows]
+        items += shared.reading("spikes", SPIKES, lambda: _spikes(fleet.now))
     if (
         fleet.workers
         and not fleet.online
@@ -83,20 +99,22 @@ def verdict(items: Sequence[Item], fleet: Fleet) -> Verdict:
     if items:
         head = " and ".join(item.clause for item in items[:2])
         worst = items[0]
-        text = f"{online} of {known} workers online. {worst.text}"
+        text = format_html("<b>{} of {}</b> workers online. {}", online, known, worst.text)
         return Verdict(worst.state, worst.icon, head, text)
     if known == 0:
         return Verdict("sent", "s-sent", "No workers yet", "Waiting for the first heartbeat.")
     head = "1 worker, healthy" if known == 1 else f"All {known} workers healthy"
     if online != known:
         head = f"All {online} online workers healthy"
-    text = f"{fleet.busy} of {fleet.size} slots busy, {fleet.reserved:,} tasks reserved."
-    if online != known:
-        text += (
-            f" {known - online} said goodbye and is not missed."
-            if known - online == 1
-            else f" {known - online} said goodbye."
-        )
+    gone = known - online
+    left = {0: "", 1: " 1 said goodbye and is not missed."}.get(gone, f" {gone} said goodbye.")
+    text = format_html(
+        "<b>{} of {}</b> slots busy, <b>{}</b> tasks reserved.{}",
+        fleet.busy,
+        fleet.size,
+        f"{fleet.reserved:,}",
+        left,
+    )
     return Verdict("succeeded", "s-succeeded", head, text)
 
 
@@ -140,8 +158,12 @@ def _worker(worker: WorkerView) -> list[Item]:
             if worker.lost
             else "No task was running on it."
         )
-        why = "It said goodbye" if row.reason == "said goodbye" else "No heartbeat for"
-        text = f"{why} {duration_text(silent)}{' ago' if why.startswith('It') else ''}. {left}"
+        why = (
+            "It said goodbye <b>{}</b> ago. {}"
+            if row.reason == "said goodbye"
+            else "No heartbeat for <b>{}</b>. {}"
+        )
+        text = format_html(why, duration_text(silent), left)
         return [
             Item(
                 0 if worker.lost else 1,
@@ -206,7 +228,9 @@ def _stuck(fleet: Fleet) -> list[Item]:
     function = plain(worst.name).rpartition(".")[2] or "a task"
     low, high = (duration_text(usual.p50), duration_text(usual.p95)) if usual else ("–", "–")
     first = "Longest" if len(tasks) > 1 else "Running"
-    text = f"{first} {duration_text(worst.elapsed)}; {function} usually takes {low} to {high}."
+    text = format_html(
+        "{} <b>{}</b>; {} usually takes {} to {}.", first, duration_text(worst.elapsed), function, low, high
+    )
     title = "1 task looks stuck" if len(tasks) == 1 else f"{len(tasks)} tasks look stuck"
     href = (
         reverse("task", args=[worst.uuid])
@@ -219,7 +243,12 @@ def _stuck(fleet: Fleet) -> list[Item]:
 def _growing(queue: QueueView, length: float) -> Item:
     more = (queue.entered - queue.left) / length * 60
     title = f"{plain(queue.name)} grows faster than it drains"
-    text = f"{queue.shown} waiting, +{more:,.0f}/min over the last {duration_text(length)}."
+    text = format_html(
+        "<b>{}</b> waiting, <b>+{}/min</b> over the last {}.",
+        queue.shown,
+        f"{more:,.0f}",
+        duration_text(length),
+    )
     href = _tasks_url(queue=queue.name, state="PENDING")
     return Item(
         2,
@@ -237,9 +266,11 @@ def _growing(queue: QueueView, length: float) -> Item:
 def _spikes(now: float) -> list[Item]:
     """Task names that fail far more often than they used to."""
     since = int((now - SPIKE_WINDOW) // 60) * 60
+    active = models.TaskType.objects.filter(last_seen_at__gte=since, failures__gte=SPIKE_LEAST)
+    names = list(active.order_by("-last_seen_at").values_list("name", flat=True)[:SPIKE_NAMES])
+    # By name: the index holds a month of minutes of each name.
     rows = (
-        models.RateBucket.objects.filter(width=60, start__gte=since)
-        .exclude(name="")
+        models.RateBucket.objects.filter(width=60, name__in=names, start__gte=since)
         .values("name")
         .annotate(bad=Sum("failed"), good=Sum("succeeded"))
         .filter(bad__gte=SPIKE_LEAST)
@@ -257,7 +288,7 @@ def _spikes(now: float) -> list[Item]:
         function = plain(kind.name).rpartition(".")[2] or plain(kind.name)
         title = f"{function} fails {percent(share)}"
         was = f"Usually {percent(usual)}." if usual is not None else "No history to compare with yet."
-        text = f"{was} {number(bad)} failed in 15{chr(160)}min."
+        text = format_html("{} <b>{}</b> failed in 15\u00a0min.", was, number(bad))
         items.append(
             Item(
                 2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ from typing import Any
 from django.db.models import F, Sum
 from django.urls import reverse
 
+from dashboard.queries import shared
 from dashboard.queries.backlog import Backlog
-from dashboard.queries.workers import Fleet, quantile
+from dashboard.queries.workers import Fleet, any_worker, quantile
 from dashboard.templatetags.words import duration_text, percent, rate
 from monitor import models
 from monitor.records import FAILURE
@@ -20,7 +22,11 @@ from monitor.records import FAILURE
 DAY = 86400
 ENOUGH = 10  # minutes of history before anything is called usual
 MOST_FAILURES = 1000
+SHORTEST = 30  # bars of a chart whose history is younger than its range
 MOST_KINDS = 7
+MINUTES = 30.0  # seconds a reading of a day's minutes serves
+_REJECT = re.compile(r"reject requeue=(?:True|False):? ?")
+Between = tuple[float, float]  # the 5th and the 95th percentile
 FINISHED = ("succeeded", "failed", "retried", "revoked", "rejected", "lost")
 
 
@@ -80,6 +86,10 @@ def throughput(span: Range, now: float | None = None) -> dict[str, Any]:
     rows = {row["at"]: row for row in _sums(start, end, span.step)}
     if not rows:
         return {"t": [], "succeeded": [], "retried": [], "failed": [], "step": span.step}
+    first = min(rows)
+    if first > start and not models.RateBucket.objects.filter(width=10, name="", start__lt=start).exists():
+        # There is nothing older: the bars there are need not stand in a corner.
+        start = max(start, min(first, end - SHORTEST * span.step))
     times = list(range(start, end, span.step))
     data: dict[str, Any] = {"t": times, "step": span.step}
     for name in ("succeeded", "retried", "failed"):
@@ -91,7 +101,7 @@ def figures(span: Range, fleet: Fleet, waiting: Backlog) -> list[Figure]:
     """The six figures on top."""
     now = fleet.now
     chart = throughput(span, now)
-    minutes = _sums(int(now) - DAY, int(now // 60) * 60, 60)
+    usual = shared.reading("usual figures", MINUTES, lambda: _usual(now))
     recent = list(_sums(int(now // 10) * 10 - 60, int(now // 10) * 10, 10))
     total: Counter[str] = Counter()
     for row in recent:
@@ -103,7 +113,7 @@ def figures(span: Range, fleet: Fleet, waiting: Backlog) -> list[Figure]:
         _figure(
             "Throughput",
             ended / 60,
-            [_all(row) / 60 for row in minutes],
+            usual["all"],
             rate,
             "/s",
             tasks,
@@ -113,7 +123,7 @@ def figures(span: Range, fleet: Fleet, waiting: Backlog) -> list[Figure]:
         _figure(
             "Failing",
             total["failed"] / ended if ended else None,
-            [row["failed"] / _all(row) for row in minutes if _all(row)],
+            usual["failed"],
             percent,
             "",
             f"{tasks}?state=FAILURE",
@@ -123,7 +133,7 @@ def figures(span: Range, fleet: Fleet, waiting: Backlog) -> list[Figure]:
         _figure(
             "Retrying",
             total["retried"] / ended if ended else None,
-            [row["retried"] / _all(row) for row in minutes if _all(row)],
+            usual["retried"],
             percent,
             "",
             f"{tasks}?state=RETRY",
@@ -159,7 +169,7 @@ def failures(span: Range, now: float | None = None) -> tuple[list[Failures], int
     )
     found: dict[str, list[tuple[str, str, float]]] = {}
     for uuid, kind, text, at in rows:
-        found.setdefault(kind or "Unknown exception", []).append((uuid, text or "", at))
+        found.setdefault(kind or _kind(text or ""), []).append((uuid, text or "", at))
     ranked = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))[:MOST_KINDS]
     bins = 30
     views = []
@@ -173,9 +183,9 @@ def failures(span: Range, now: float | None = None) -> tuple[list[Failures], int
     return views, len(rows), len(rows) == MOST_FAILURES
 
 
-def total_tasks_seen() -> bool:
-    """Whether any task was ever seen."""
-    return models.Task.objects.exists()
+def nothing_seen() -> bool:
+    """Whether no worker is listed and no task was ever seen."""
+    return not models.Task.objects.exists() and not any_worker()
 
 
 def _sums(start: int, end: int, step: int) -> list[Mapping[str, Any]]:
@@ -187,6 +197,23 @@ def _sums(start: int, end: int, step: int) -> list[Mapping[str, Any]]:
         .annotate(**{name: Sum(name) for name in FINISHED})
         .order_by("at")
     )
+
+
+def _usual(now: float) -> dict[str, Between | None]:
+    """Throughput and shares by the minutes of a day, None with too few of them."""
+    minutes = _sums(int(now) - DAY, int(now // 60) * 60, 60)
+    wholes = [_all(row) for row in minutes]
+    found = {"all": _between([whole / 60 for whole in wholes])}
+    for name in ("failed", "retried"):
+        found[name] = _between(
+            [row[name] / whole for row, whole in zip(minutes, wholes, strict=True) if whole]
+        )
+    return found
+
+
+def _between(past: list[float]) -> Between | None:
+    low, high = quantile(past, 0.05), quantile(past, 0.95)
+    return None if low is None or high is None or len(past) < ENOUGH else (low, high)
 
 
 def _all(row: Mapping[str, Any]) -> int:
@@ -206,7 +233,7 @@ def _series(chart: Mapping[str, Any]) -> dict[str, list[float]]:
 def _figure(  # noqa: PLR0917 - one line of a table each
     label: str,
     value: float | None,
-    past: list[float],
+    usual: Between | None,
     said: Any,
     unit: str,
     href: str,
@@ -217,9 +244,9 @@ def _figure(  # noqa: PLR0917 - one line of a table each
     text = said(value)
     if text.endswith("%"):
         text, unit = text[:-1], "%"
-    low, high = quantile(past, 0.05), quantile(past, 0.95)
-    if low is None or high is None or len(past) < ENOUGH:
+    if usual is None:
         return Figure(label, text, unit, "no history yet", href, spark)
+    low, high = usual
     first, last = said(low).rstrip("%"), said(high)
     note = f"usual {last}" if first == last.rstrip("%") else f"usual {first} to {last}"
     out = bool(state) and value is not None and value > max(high * 1.25, 0.001)
@@ -234,8 +261,14 @@ def _line(fleet: Fleet) -> list[float]:
     return [sum(b) / len(b) if b else 0.0 for b in bins] if fleet.recent.waits else []
 
 
+def _kind(text: str) -> str:
+    """Of a failure whose exception has no type: a task that raised Reject says so in words."""
+    return "Rejected" if _REJECT.match(text) else "Unknown exception"
+
+
 def _message(text: str, kind: str) -> str:
     """The exception without the type that stands before it."""
+    text = _REJECT.sub("", text)
     start = text.find("(")
     if start > 0 and text.endswith(")") and text[:start].rpartition(".")[2] == kind.rpartition(".")[2]:
         text = text[start + 1 : -1].strip("'\"")

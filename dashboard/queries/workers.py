@@ -7,19 +7,24 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from dashboard.queries import shared
 from dashboard.queries import usual as history
 from dashboard.queries.usual import Usual
+from dashboard.queries.waiting import Waiting, waiting
 from monitor import models
 from monitor.records import ENDED, LOST, RECEIVED, STARTED, WAITING
 
 MOST_RUNNING = 2000  # running tasks read for all slots
 MOST_LOST = 500
-MOST_RESERVED = 5000
+MOST_RESERVED = 5000  # of one worker
 MOST_RECENT = 1500  # rows behind the rates of workers and queues
 RECENT = 60.0  # seconds behind the rates, less when there are more rows than that
 MOST_SLOTS = 2000  # cells of one worker
 KEPT = 86400.0  # seconds an offline worker stays listed
+# Seconds a reading serves: of the fleet less than an eye sees, of the rates a little more.
+FRESH, RATES_FRESH = 0.3, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,7 @@ class WorkerView:
     def size(self) -> int | None:
         return self.row.size
 
-    @property
+    @cached_property
     def busy(self) -> int:
         return sum(slot.task is not None and not slot.task.lost for slot in self.slots)
 
@@ -118,11 +123,11 @@ class WorkerView:
     def full(self) -> bool:
         return self.online and bool(self.size) and self.busy >= (self.size or 0)
 
-    @property
+    @cached_property
     def stuck(self) -> int:
         return sum(slot.state == "stuck" for slot in self.slots)
 
-    @property
+    @cached_property
     def lost(self) -> int:
         return sum(slot.state == "lost" for slot in self.slots)
 
@@ -176,20 +181,21 @@ class Fleet:
     beats: list[models.Worker]
     now: float
     recent: Recent
+    waiting: Waiting
 
-    @property
+    @cached_property
     def online(self) -> int:
         return sum(w.online for w in self.workers)
 
-    @property
+    @cached_property
     def busy(self) -> int:
         return sum(w.busy for w in self.workers if not w.offline)
 
-    @property
+    @cached_property
     def size(self) -> int:
         return sum(w.size or 0 for w in self.workers if not w.offline)
 
-    @property
+    @cached_property
     def reserved(self) -> int:
         return sum(w.reserved for w in self.workers if not w.offline)
 
@@ -204,15 +210,26 @@ class Fleet:
         return [task for task in tasks if task is not None and not task.lost]
 
 
-def fleet(now: float | None = None) -> Fleet:
-    """All workers: five queries, however many there are."""
+def current() -> Fleet:
+    """All workers as of now, shared for a moment between the regions and pages that ask."""
+    return shared.reading("fleet", FRESH, fleet)
+
+
+def any_worker(now: float | None = None) -> bool:
+    """Whether ``fleet`` would list a worker or beat."""
     now = time.time() if now is None else now
-    rows = list(models.Worker.objects.defer("details").order_by("hostname"))
-    rows = [row for row in rows if row.status != "offline" or not _long_gone(row, now)]
+    return any(row.status != "offline" or not _long_gone(row, now) for row in _rows())
+
+
+def fleet(now: float | None = None) -> Fleet:
+    """All workers: six queries, however many there are."""
+    now = time.time() if now is None else now
+    rows = [row for row in _rows() if row.status != "offline" or not _long_gone(row, now)]
     workers = [row for row in rows if not row.is_beat]
-    seen = recent(now)
-    views = _views(workers, seen, now)
-    return Fleet(views, [row for row in rows if row.is_beat], now, seen)
+    seen = shared.reading("recent", RATES_FRESH, lambda: recent(now))
+    waits = shared.reading("waiting", RATES_FRESH, lambda: waiting(now))
+    views = _views(workers, seen, waits.reserved, now)
+    return Fleet(views, [row for row in rows if row.is_beat], now, seen, waits)
 
 
 def one(pk: int, now: float | None = None) -> WorkerView | None:
@@ -221,7 +238,9 @@ def one(pk: int, now: float | None = None) -> WorkerView | None:
     row = models.Worker.objects.filter(pk=pk).first()
     if row is None:
         return None
-    return _views([row], recent(now), now)[0]
+    seen = shared.reading("recent", RATES_FRESH, lambda: recent(now))
+    held = models.Task.objects.filter(state=RECEIVED, worker=row.hostname)[:MOST_RESERVED].count()
+    return _views([row], seen, {row.hostname: held}, now)[0]
 
 
 def recent(now: float) -> Recent:
@@ -269,11 +288,16 @@ def _long_gone(row: models.Worker, now: float) -> bool:
     return since is None or since > KEPT
 
 
-def _views(rows: list[models.Worker], seen: Recent, now: float) -> list[WorkerView]:
+def _rows() -> list[models.Worker]:
+    return list(models.Worker.objects.defer("details").order_by("hostname"))
+
+
+def _views(
+    rows: list[models.Worker], seen: Recent, reserved: Mapping[str, int], now: float
+) -> list[WorkerView]:
     alone = rows[0].hostname if len(rows) == 1 else None
     running = _running(rows, now, alone)
     lost = _lost([row for row in rows if row.status == "offline"], now)
-    reserved = _reserved(alone)
     views = []
     for row in rows:
         away = row.status == "offline"
@@ -319,13 +343,6 @@ def _lost(rows: list[models.Worker], now: float) -> dict[str, list[Running]]:
         elapsed = span(started_at, now) or 0.0
         found[worker].append(Running(uuid, name, worker, elapsed, None, lost=True))
     return found
-
-
-def _reserved(alone: str | None) -> Counter[str]:
-    tasks = models.Task.objects.filter(state=RECEIVED)
-    if alone is not None:
-        tasks = tasks.filter(worker=alone)
-    return Counter(tasks.order_by("-seen_at").values_list("worker", flat=True)[:MOST_RESERVED])
 
 
 def _slots(row: models.Worker, tasks: list[Running]) -> list[Slot]:

@@ -23,4 +23,4 @@ def region(context: Context, name: str) -> str:
 @register.simple_tag(takes_context=True)
 def region_data(context: Context, name: str) -> Any:
     """The data of a data region, for ``json_script``."""
-    return fragments.named(name).context(context["page"])
+    return fragments.named(name).values(context["page"])
