@@ -57,23 +57,29 @@ def control(*, asks: bool = False) -> Callable[[View[P]], View[P]]:
 def send(request: HttpRequest, commands: Sequence[Command]) -> HttpResponse:
     """Performs the commands as the sender of the request and answers with what came of them."""
     records: list[ControlRecord] = []
+    earlier: list[ControlRecord] = []
     refusals: list[str] = []
     asked_at = time.time()
     for command in commands:
         with _alone(request, command):
-            if earlier := _second_click(request, command, asked_at):
-                records.append(earlier)
+            if before := _second_click(request, command, asked_at):
+                earlier.append(before)
                 continue
             try:
                 records.append(engine.perform(command, _actor(request)))
             except Refused as refusal:
                 refusals.append(str(refusal))
-    if not records:
+    if not records and not earlier:
         raise Refused(" ".join(refusals))
     if request.headers.get("HX-Request") == "true":
-        context = {"outcomes": [queries.outcome(record) for record in records], "refusals": refusals}
+        # A second click has its toast already: it is drawn again in its place.
+        shown = {
+            "outcomes": [queries.outcome(record) for record in records],
+            "earlier": [queries.outcome(record) for record in earlier],
+        }
+        context = {**shown, "refusals": refusals}
         return render(request, "audit/_toasts.html", context)
-    return redirect("control-record", pk=records[0].pk)
+    return redirect("control-record", pk=(records or earlier)[0].pk)
 
 
 def refused(request: HttpRequest, text: str, status: int = 409) -> HttpResponse:

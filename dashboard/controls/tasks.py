@@ -27,10 +27,10 @@ def terminate(request: HttpRequest) -> HttpResponse:
     return render(request, "tasks/_terminate.html" if fragment else "tasks/terminate.html", context)
 
 
-# Value, name, what it does; the first is chosen.
+# Value, name, what it does.
 SIGNALS = [
-    ("SIGTERM", "Terminate", "Ends the process. Clean-up code may not run."),
     ("SIGUSR1", "Interrupt", "Raises SoftTimeLimitExceeded, so the task can clean up."),
+    ("SIGTERM", "Terminate", "Ends the process. Clean-up code may not run."),
     ("SIGKILL", "Kill", "Cannot be ignored. Use when terminate had no effect."),
     ("SIGINT", "Keyboard interrupt", "As Ctrl-C would. Many programs clean up on it."),
     ("SIGQUIT", "Quit", "Ends the process at once."),

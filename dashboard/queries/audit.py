@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass
 from functools import reduce
@@ -31,6 +32,7 @@ VERBS = {
     "enable_events": ("Enabling events on", "events enabled"),
 }
 _TASKS = ("revoke", "terminate")
+_ANSWERED = re.compile(r"^(\S+|Both workers|All \d+ workers) answered\. ")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,18 @@ class Shown:
     """A record and its words."""
 
     record: ControlRecord
+    name: str = ""  # of its one task
+
+    @property
+    def short_name(self) -> str:
+        return self.name.rpartition(".")[2][:80]
+
+    @property
+    def saw(self) -> str:
+        """The evidence without the part that only says who answered."""
+        text = str(self.record.evidence)
+        rest = _ANSWERED.sub("", text)
+        return rest or text
 
     @property
     def state(self) -> str:
@@ -168,7 +182,10 @@ def entries(effects: list[str], who: str, q: str, page: int) -> Entries:
     """Newest first."""
     start = (page - 1) * ROWS
     found = list(_matching(effects, who, q).order_by("-at", "-pk")[start : start + ROWS + 1])
-    return Entries([Shown(r) for r in found[:ROWS]], page, len(found) > ROWS)
+    single = [r.targets[0] for r in found if r.command in _TASKS and len(r.targets) == 1]
+    names = names_of(single)
+    rows = [Shown(r, names.get(r.targets[0], "") if r.targets else "") for r in found[:ROWS]]
+    return Entries(rows, page, len(found) > ROWS)
 
 
 def effect_counts() -> dict[str, int]:
