@@ -7,6 +7,7 @@ import pytest
 from django.db import DatabaseError, connection
 
 from monitor import models, rates
+from monitor import store as store_module
 from monitor.deltas import Delta, Record
 from monitor.records import (
     Attempt,
@@ -330,3 +331,25 @@ def test_sqlite_is_opened_with_our_pragmas() -> None:
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA synchronous")
         assert cursor.fetchone()[0] == 1
+
+
+@pytest.mark.django_db
+def test_names_made_up_on_the_broker_do_not_fill_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds = [(model, oldest, 3) for model, oldest, _ in store_module.MOST_ROWS]
+    monkeypatch.setattr(store_module, "MOST_ROWS", bounds)
+    store = Store()
+    for n in range(5):
+        write(
+            store,
+            TaskType(name=f"made.up.{n}", first_seen_at=NOW, last_seen_at=NOW - n),
+            RateBucket(start=int(NOW) - 60 * n, width=60, name=f"made.up.{n}"),
+            WorkerRecord(f"w{n}@x", status="offline", first_seen_at=NOW - n, heartbeat_at=NOW - n),
+            WorkerRecord(f"here{n}@x", status="online", first_seen_at=NOW, heartbeat_at=NOW),
+        )
+    while store.prune(NOW):
+        pass
+    names = models.TaskType.objects.order_by("name").values_list("name", flat=True)
+    assert list(names) == ["made.up.0", "made.up.1", "made.up.2"]
+    assert models.RateBucket.objects.count() == 3
+    assert models.Worker.objects.filter(status="offline").count() == 0
+    assert models.Worker.objects.filter(status="online").count() == 5

@@ -40,6 +40,13 @@ SLICE = 1_000
 RATES_KEPT = {10: 26 * 3600.0, 60: 31 * DAY}
 CONTROLS_KEPT_DAYS = 365  # at least
 
+# Rows at most, whatever names are made up on the broker; the oldest of these go first.
+MOST_ROWS: list[tuple[type[Model], str, int]] = [
+    (models.TaskType, "1 = 1 ORDER BY last_seen_at", 20_000),
+    (models.RateBucket, "name <> '' ORDER BY start", 2_000_000),
+    (models.Worker, "status = 'offline' ORDER BY COALESCE(heartbeat_at, first_seen_at)", 10_000),
+]
+
 _CHUNK = 500
 # What a database says of a value it cannot hold, in place of a fault that passes.
 _BAD_VALUES = (DataError, IntegrityError, InterfaceError, UnicodeError, OverflowError, ValueError, TypeError)
@@ -143,7 +150,8 @@ class Store:
                 _delete(cursor, models.TaskType, "last_seen_at < %s", [min(old, now - RATES_KEPT[60])]),
                 _delete(cursor, models.Gap, "ended_at < %s", [min(old, now - RATES_KEPT[60])]),
                 _delete(cursor, models.ControlRecord, "at < %s", [kept_controls]),
-                self._prune_rows(cursor),
+                _prune_to(cursor, models.Task, "1 = 1 ORDER BY seen_at", self.retention_rows),
+                *(_prune_to(cursor, model, oldest, most) for model, oldest, most in MOST_ROWS),
             ]
         return max(lost)
 
@@ -181,13 +189,6 @@ class Store:
                     refused += 1
         self.refused += refused
 
-    def _prune_rows(self, cursor: CursorWrapper) -> int:
-        cursor.execute(f'SELECT COUNT(*) FROM "{models.Task._meta.db_table}"')  # noqa: S608 - our own table
-        excess = cursor.fetchone()[0] - self.retention_rows
-        if excess <= 0:
-            return 0
-        return _delete(cursor, models.Task, "1 = 1 ORDER BY seen_at", [], min(excess, SLICE))
-
 
 def _add_types(cursor: CursorWrapper, increments: Sequence[TaskType]) -> None:
     """Counts add up; histograms are merged here, under the lock that the first statement takes."""
@@ -205,6 +206,12 @@ def _add_types(cursor: CursorWrapper, increments: Sequence[TaskType]) -> None:
     for increment in increments:
         stored[increment.name] = added(stored[increment.name], increment)
     cursor.executemany(rows.UPSERT_TYPE, [rows.type_row(r) for r in stored.values()])
+
+
+def _prune_to(cursor: CursorWrapper, model: type[Model], oldest: str, most: int) -> int:
+    cursor.execute(f'SELECT COUNT(*) FROM "{model._meta.db_table}"')  # noqa: S608 - our own table
+    excess = int(cursor.fetchone()[0]) - most
+    return _delete(cursor, model, oldest, [], min(excess, SLICE)) if excess > 0 else 0
 
 
 def _delete(
