@@ -93,8 +93,11 @@ def test_terminate_first_shows_what_it_will_hit(sent: Sent) -> None:
         "w@h",
         "pid 4201",
         "may run again",
+        "1 running task is ended",
+        "unless you choose Interrupt",
         "SIGKILL",
         "SIGQUIT",
+        "ignore it",  # SIGINT, measured
         "Reason",
     ):
         assert said in html, said

@@ -32,7 +32,7 @@ SIGNALS = [
     ("SIGUSR1", "Interrupt", "Raises SoftTimeLimitExceeded, so the task can clean up."),
     ("SIGTERM", "Terminate", "Ends the process. Clean-up code may not run."),
     ("SIGKILL", "Kill", "Cannot be ignored. Use when terminate had no effect."),
-    ("SIGINT", "Keyboard interrupt", "As Ctrl-C would. Many programs clean up on it."),
+    ("SIGINT", "Keyboard interrupt", "Pool processes of prefork ignore it: the task most likely goes on."),
     ("SIGQUIT", "Quit", "Ends the process at once."),
 ]
 
