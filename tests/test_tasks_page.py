@@ -158,3 +158,15 @@ def test_reload_equals_live(viewer: Client) -> None:
     assert [line for line in row.splitlines() if "data-uuid" in line] == [
         line for line in html.splitlines() if "data-uuid" in line
     ]
+
+
+def test_a_row_offers_what_can_be_asked_for_it_and_a_viewer_nothing(client: Client) -> None:
+    for uuid, state in (("waits", "RECEIVED"), ("runs", "STARTED"), ("over", "SUCCESS")):
+        Task.objects.create(uuid=uuid, state=state, first_seen_at=1, seen_at=1)
+    client.force_login(access.create_user("odile", "operator", "correct horse 9"))
+    html = client.get("/tasks/").content.decode()
+    # The row's own button posts its own task only, whatever else is selected.
+    assert 'form="one" formaction="/tasks/revoke/" name="uuid" value="waits"' in html
+    assert 'href="/tasks/terminate/?uuid=runs"' in html and html.count('class="rowact"') == 2
+    client.force_login(access.create_user("vito", "viewer", "correct horse 9"))
+    assert "rowact" not in client.get("/tasks/").content.decode()
