@@ -99,6 +99,8 @@ def test_no_event_for_half_a_minute_names_the_fix() -> None:
 def test_a_silent_broker_is_said_first_and_no_worker_is_blamed() -> None:
     told(connected=False, error="refused")
     worker("a@h", status="unknown")
+    history()
+    task("long", worker="a@h", started_at=time.time() - 900)
     assert [item.title for item in items()] == ["Umbel cannot reach the broker"]
 
 
@@ -179,6 +181,21 @@ def test_failures_are_grouped_by_exception_and_old_ones_left_out() -> None:
         ("ValueError", "1", 1),
     ]
     assert (total, more) == (4, False)
+
+
+def test_a_task_that_raised_reject_is_called_rejected() -> None:
+    task("a", state="FAILURE", exception="reject requeue=False: Acme is locked")
+    found, _, _ = overview.failures(overview.RANGES[0])
+    assert [(f.kind, f.message) for f in found] == [("Rejected", "Acme is locked")]
+
+
+def test_a_name_in_bold_evidence_is_text(viewer: Client) -> None:
+    queue = "<img src=x>"
+    for n in range(60):
+        task(f"u{n}", state="PENDING", queue=queue, first_seen_at=time.time())
+    html = viewer.get("/").content.decode()
+    assert "<b>60</b> waiting" in html
+    assert queue not in html
 
 
 def test_the_first_run_names_the_broker_and_the_command(viewer: Client) -> None:

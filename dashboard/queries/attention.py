@@ -66,7 +66,7 @@ def attention(fleet: Fleet, queues: Sequence[QueueView], fresh: Freshness) -> li
     items = [*_picture(fresh, fleet)]
     for worker in fleet.workers:
         items += _worker(worker)
-    if fresh.live:
+    if fresh.live or fresh.at is None:
         # Else a task whose end nobody heard would look stuck.
         items += _stuck(fleet)
         items += [_growing(queue, fleet.recent.span) for queue in queues if queue.grows]
@@ -163,7 +163,7 @@ def _worker(worker: WorkerView) -> list[Item]:
             if row.reason == "said goodbye"
             else "No heartbeat for <b>{}</b>. {}"
         )
-        text = format_html(why, duration_text(silent), left)
+        text: str = format_html(why, duration_text(silent), left)
         return [
             Item(
                 0 if worker.lost else 1,

@@ -76,10 +76,14 @@ def _queues(text: str) -> list[Hit]:
             if isinstance(queue, str) and text.casefold() in queue.casefold():
                 consumers[queue] = consumers.get(queue, 0) + (status == "online")
     return [
-        Hit(_tasks_with(queue=queue), "n-queues", queue, f"queue, {consumers[queue]} workers online")
+        Hit(_tasks_with(queue=queue), "n-queues", queue, f"queue, {_online(consumers[queue])}")
         for queue in sorted(consumers)[:EACH]
     ]
 
 
 def _tasks_with(**filters: str) -> str:
     return f"{reverse('tasks')}?{urlencode(filters)}"
+
+
+def _online(count: int) -> str:
+    return f"{count} worker{'' if count == 1 else 's'} online"
