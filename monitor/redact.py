@@ -142,6 +142,8 @@ class Redactor:
         for match in _KEY.finditer(s):
             if match.start() < done or not self.key_hidden(match["quoted"] or match["bare"]):
                 continue
+            if match["bare"] and _EXCEPTION.fullmatch(match["bare"]):
+                continue
             end = _value_end(s, match.end())
             if end == match.end():
                 continue
@@ -235,7 +237,15 @@ _KEY = re.compile(
     r"\\?['\"](?P<quoted>[^'\"\\\n]{1,80})\\?['\"]\s{0,4}:\s{0,4}"
     r"|(?P<bare>\b[A-Za-z_][\w.\-]{0,79})\s{0,2}(?:=|:(?!//))\s{0,4}"
 )
-_DIGITS = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?!\d)")
+# Ids of tasks hold long runs of digits too: taken whole, they are nobody's card.
+_DIGITS = re.compile(
+    r"(?P<id>[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})|(?<![\d.])\d(?:[ -]?\d){12,18}(?!\d)", re.I
+)
+# A class before its message ("CardDeclined: order 5") is a name, not a key with its value.
+_EXCEPTION = re.compile(
+    r"(?:\w+\.)*[A-Z]\w*(?:Error|Exception|Declined|Denied|Expired|Failed|Failure|Invalid|Missing|NotFound"
+    r"|Rejected|Required|Timeout|Warning)"
+)
 _CLOSES = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -294,6 +304,8 @@ def _group_end(s: str, start: int) -> int:
 
 
 def _card(match: re.Match[str]) -> str:
+    if match["id"]:
+        return match[0]
     return HIDDEN if _is_card(re.sub(r"[ -]", "", match[0])) else match[0]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -288,3 +289,18 @@ def test_every_secret_word_is_found_by_the_quick_look() -> None:
 
 def test_long_texts_are_cut_first() -> None:
     assert len(DEFAULT.text("x" * 1_000_000)) == LIMIT
+
+
+def test_the_id_of_a_task_is_never_taken_for_a_card() -> None:
+    # These digits pass Luhn's check; hidden, an inspect would name a task that does not exist.
+    uuid = "7f72e2a2-7300-4b41-1111-111111111111"
+    assert DEFAULT.text(uuid) == uuid
+    for number in range(2000):
+        made = str(UUID(int=number * 0x1234567890123456789ABCDEF % 2**128))
+        assert DEFAULT.value({"id": made}) == {"id": made}
+    assert DEFAULT.text(f"{uuid} 4111-1111-1111-1111") == f"{uuid} [hidden]"
+
+
+def test_a_class_before_its_message_is_no_key() -> None:
+    assert DEFAULT.text("demo.shop.CardDeclined: order 5") == "demo.shop.CardDeclined: order 5"
+    assert "sk123" not in DEFAULT.text("ApiKey: sk123")

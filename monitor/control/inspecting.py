@@ -156,6 +156,10 @@ def _mapping(reply: Reply | None) -> dict[str, Any] | None:
     if reply is None or not reply.ok or not isinstance(reply.value, dict):
         return None
     clean = DEFAULT.value(reply.value)
+    if isinstance(clean, dict) and isinstance(reply.value.get("total"), dict):
+        # Counts by task name: "shop.reset_password" is a name here, not a secret's key.
+        counts = list(reply.value["total"].items())[:MOST_TASKS]
+        clean["total"] = {DEFAULT.text(str(name)): n for name, n in counts if isinstance(n, int)}
     return clean if isinstance(clean, dict) else None
 
 

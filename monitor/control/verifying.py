@@ -151,12 +151,15 @@ def _revoked(order: Order, uuid: str, row: Task | None, sent_at: float, seen: Ma
     if row is not None and row.state in _REPORTED:
         return Finding(uuid, Grade.NOT, f"It ended with {row.state}.")
     holders = [name for name in asked if name in seen and uuid in seen[name].revoked]
-    text = f"{_of(len(holders), len(asked))} will skip it; it takes effect when a worker reaches it."
+    text = (
+        f"{_of(len(holders), len(asked))} will skip it; it takes effect when a worker reaches it. "
+        "A worker without --statedb forgets it at a restart."
+    )
     if len(holders) == len(asked):
         return Finding(uuid, Grade.SEEN, text)
     if holders:
         quiet = ", ".join(name for name in asked if name not in holders)
-        return Finding(uuid, Grade.HALF, f"{text} Not: {quiet}.")
+        return Finding(uuid, Grade.HALF, f"{text} Not noted by: {quiet}.")
     if any(name in seen for name in asked):
         return Finding(uuid, Grade.NOT, "No worker that answered has noted it.")
     return Finding(uuid, Grade.UNKNOWN, "No worker answered when Umbel looked.")
