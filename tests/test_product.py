@@ -196,7 +196,7 @@ def test_a_grown_pool_shows_its_new_slots_and_takes_tasks_and_shrinks_again(
 ) -> None:
     page = signed_in()
     _open_worker(page, "pre")
-    expect(page.get_by_label("Processes").first).to_be_visible()
+    expect(page.get_by_role("textbox", name="Size")).to_be_visible()
     _resize(page, 4)
     expect(page.locator("#toasts")).to_contain_text("verified", timeout=15000)
     assert _processes(product, "pre") == 4
@@ -239,7 +239,7 @@ def test_autoscale_is_set_where_it_is_on_and_refused_where_it_is_not(
     _open_worker(page, "thr")
     expect(page.locator("main")).to_contain_text("was started without --autoscale")
     expect(page.get_by_label("Most")).to_be_disabled()
-    expect(page.get_by_label("Processes")).to_be_disabled()
+    expect(page.get_by_role("textbox", name="Size")).to_be_disabled()
 
 
 def test_a_viewer_sees_everything_and_can_do_nothing(product: Product, signed_in: Any) -> None:
@@ -462,7 +462,7 @@ def _open_worker(page: Page, name: str) -> None:
 
 
 def _resize(page: Page, size: int) -> None:
-    field = page.get_by_label("Processes").first
+    field = page.get_by_role("textbox", name="Size")
     field.fill(str(size))
     field.press("Enter")
 
