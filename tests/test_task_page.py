@@ -152,3 +152,9 @@ def test_reload_equals_live(operator: Client) -> None:
     for name in ("task-failure", "task-events", "task-workflow", "task-facts", "task-usual"):
         assert fragments.named(name).draw(here).strip() in html, name
     assert f"task:{'bad'}" in fragments.named("task-time").listens(here)
+
+
+def test_a_signal_is_told_by_its_name() -> None:
+    from dashboard.queries.task import _signal
+
+    assert (_signal("9"), _signal("SIGTERM"), _signal("999")) == ("SIGKILL", "SIGTERM", "999")

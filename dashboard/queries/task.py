@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import signal
 from dataclasses import dataclass
 from pprint import pformat
 from typing import Any
@@ -179,9 +180,17 @@ def _why(task: Task, row: Row, now: float) -> str:
         return f"held by {task.worker} until its time" if task.worker else "held until its time"
     if task.state == "REVOKED":
         how = "terminated" if task.terminated else "expired" if task.expired else "before it ran"
-        return f"{how}{f' with {task.signum}' if task.signum else ''}"
+        return f"{how}{f' with {_signal(task.signum)}' if task.signum else ''}"
     if task.state == REJECTED and task.exception:
         return _told(task)[:160]
     if task.state == SUCCESS and not tries:
         return ""
     return tries
+
+
+def _signal(signum: str) -> str:
+    """Workers send the number or the name of a signal; people read names."""
+    try:
+        return signal.Signals(int(signum)).name
+    except ValueError:
+        return signum
