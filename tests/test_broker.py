@@ -23,8 +23,8 @@ TEN_YEARS = 10 * 365 * 24 * 3600
         ("redis://h:6380/3", "redis", 3, "redis://h:6380/3"),
         ("redis://h", "redis", 0, "redis://h"),
         ("rediss://h/1?ssl_cert_reqs=CERT_REQUIRED", "redis", 1, "rediss://h/1?ssl_cert_reqs=required"),
-        ("redis+socket:///tmp/r.sock?virtual_host=2", "redis", 2, "unix:///tmp/r.sock?db=2"),
-        ("unix:///tmp/r.sock?db=2", "redis", 2, "unix:///tmp/r.sock?db=2"),
+        ("redis+socket:///run/r.sock?virtual_host=2", "redis", 2, "unix:///run/r.sock?db=2"),
+        ("unix:///run/r.sock?db=2", "redis", 2, "unix:///run/r.sock?db=2"),
         ("valkey://h/4", "redis", 4, "redis://h/4"),
     ],
 )
