@@ -21,7 +21,7 @@ from monitor.engine import Engine, Options
 from monitor.engine.intake import Intake
 from monitor.engine.rounds import CUT_AT, listed
 from monitor.engine.writer import Writer
-from monitor.events import Decoded, Event
+from monitor.events import Decoded, Event, event_from_dict
 from monitor.records import FeedRecord, Inspection, RateBucket, Settled, TaskRecord
 from monitor.redact import DEFAULT
 from monitor.store import Backlog, Store
@@ -32,9 +32,8 @@ clocks = itertools.count(1)
 
 
 def event(kind: str, uuid: str = "", host: str = HOST, **fields: Any) -> Event:
-    return Event(
-        type=kind, hostname=host, pid=7, clock=next(clocks), timestamp=time.time(), uuid=uuid, **fields
-    )
+    base = {"type": kind, "hostname": host, "pid": 7, "clock": next(clocks), "timestamp": time.time()}
+    return event_from_dict({"uuid": uuid, **base, **fields} if uuid else base | fields)
 
 
 def heartbeat(host: str = HOST, kind: str = "worker-heartbeat", **fields: Any) -> Event:

@@ -104,7 +104,7 @@ def test_the_fast_and_the_slow_way_agree_on_recordings() -> None:
         for payload in wire(path):
             for event in decode(payload).events:
                 d = {k: v for k, v in msgspec.to_builtins(event).items() if v is not None and k != "extra"}
-                assert event_from_dict(d | (event.extra or {})) == event
+                assert event_from_dict(d | (getattr(event, "extra", None) or {})) == event
 
 
 def test_msgpack_bodies_are_read() -> None:
