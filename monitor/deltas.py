@@ -9,16 +9,16 @@ from collections.abc import Iterable
 
 import msgspec
 
-from monitor.records import FeedRecord, Gap, RateBucket, TaskRecord, TaskType, WorkerRecord
+from monitor.records import FeedRecord, Gap, RateBucket, Rollup, TaskRecord, TaskType, WorkerRecord
 
-Record = TaskRecord | WorkerRecord | FeedRecord | Gap | RateBucket | TaskType
+Record = TaskRecord | WorkerRecord | FeedRecord | Gap | RateBucket | Rollup | TaskType
 
 # Topics: what a region of a page listens to.
 TASKS, WORKERS, FEED, RATES, CONTROLS = "tasks", "workers", "feed", "rates", "controls"
 
 
 class Delta(msgspec.Struct, frozen=True):
-    """One changed record; RateBucket and TaskType counts are increments to add, all others are whole."""
+    """One changed record; Rollup and TaskType counts are increments to add, all others are whole."""
 
     record: Record
 
@@ -31,6 +31,8 @@ class Delta(msgspec.Struct, frozen=True):
             return ("worker", r.hostname)
         if isinstance(r, RateBucket):
             return ("rate", (r.width, r.start, r.name))
+        if isinstance(r, Rollup):
+            return ("rollup", (r.width, r.by, r.key, r.start))
         if isinstance(r, TaskType):
             return ("type", r.name)
         if isinstance(r, Gap):
@@ -44,7 +46,7 @@ class Delta(msgspec.Struct, frozen=True):
             return (TASKS, f"task:{r.uuid}")
         if isinstance(r, WorkerRecord):
             return (WORKERS, f"worker:{r.hostname}")
-        if isinstance(r, RateBucket | TaskType):
+        if isinstance(r, RateBucket | Rollup | TaskType):
             return (RATES,)
         return (FEED,)
 

@@ -7,6 +7,9 @@ import uuid as uuidlib
 from django.conf import settings
 from django.db import models
 
+# Tasks that began from another. An index serves only a query that says the same in the same words.
+NOT_ROOT = models.Q(root_id__lt=models.F("uuid")) | models.Q(root_id__gt=models.F("uuid"))
+
 
 class Task(models.Model):
     """One execution of a task, by uuid. Columns are those of ``records.TaskRecord``; times: Unix seconds."""
@@ -42,6 +45,8 @@ class Task(models.Model):
     expired = models.BooleanField(default=False)
     known = models.CharField(max_length=16, default="seen")
     note = models.CharField(max_length=255, default="", blank=True)
+    # On PostgreSQL the table is partitioned by day, and its key is (uuid, day).
+    day = models.IntegerField(default=0, db_default=0)
     attempts = models.JSONField(default=list)  # list of records.Attempt as dicts
     marks = models.JSONField(default=list)  # list of records.Mark as arrays
 
@@ -52,8 +57,11 @@ class Task(models.Model):
             models.Index(fields=["name", "-seen_at"], name="task_name"),
             models.Index(fields=["worker", "-seen_at"], name="task_worker"),
             models.Index(fields=["queue", "-seen_at"], name="task_queue"),
-            models.Index(fields=["root_id"], name="task_root"),
-            models.Index(fields=["parent_id"], name="task_parent"),
+            # Most tasks are their own root and nobody's child: those cost no entry.
+            models.Index(fields=["root_id"], name="task_root", condition=NOT_ROOT),
+            models.Index(
+                fields=["parent_id"], name="task_parent", condition=models.Q(parent_id__isnull=False)
+            ),
             # Every column that counting what waits reads, of these few rows alone.
             models.Index(
                 fields=["state", "first_seen_at", "queue", "worker", "eta", "sent_at", "received_at"],
@@ -106,8 +114,36 @@ class Worker(models.Model):
         return self.hostname
 
 
+class Rollup(models.Model):
+    """Counts and histograms of a slice of time. Columns are those of ``records.Rollup``."""
+
+    width = models.IntegerField()
+    by = models.CharField(max_length=8)
+    key = models.CharField(max_length=255, default="", blank=True)
+    start = models.BigIntegerField()
+    received = models.BigIntegerField(default=0)
+    started = models.BigIntegerField(default=0)
+    succeeded = models.BigIntegerField(default=0)
+    failed = models.BigIntegerField(default=0)
+    retried = models.BigIntegerField(default=0)
+    revoked = models.BigIntegerField(default=0)
+    rejected = models.BigIntegerField(default=0)
+    lost = models.BigIntegerField(default=0)
+    runtime = models.JSONField(default=dict)
+    wait = models.JSONField(default=dict)
+    # How often the row was written: who last wrote it knows its histograms without reading them.
+    writes = models.IntegerField(default=1)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["width", "by", "key", "start"], name="rollup")]
+        indexes = [models.Index(fields=["width", "start"], name="rollup_start")]
+
+    def __str__(self) -> str:
+        return f"{self.by} {self.key} {self.start}+{self.width}"
+
+
 class RateBucket(models.Model):
-    """Counts per bucket of time and task name ('' is all names); see ``records.RateBucket``."""
+    """What ``Rollup`` replaced. Nothing reads or writes it; it goes with the release after this one."""
 
     start = models.BigIntegerField()
     width = models.IntegerField()
@@ -202,3 +238,21 @@ class ControlRecord(models.Model):
 
     def __str__(self) -> str:
         return f"{self.command} by {self.username}"
+
+
+class Lease(models.Model):
+    """Who may write now: one row a name, held for seconds; see ``engine.leader``. Times: Unix seconds, by the
+    database's clock.
+    """
+
+    name = models.CharField(max_length=32, unique=True)
+    holder = models.CharField(max_length=255, default="", blank=True)  # host:pid:token; '' when given back
+    machine = models.CharField(max_length=64, default="", blank=True)  # who can see whether that pid is alive
+    # Grows by one with each holder: a write under an older number is refused.
+    epoch = models.BigIntegerField(default=0)
+    since = models.FloatField(default=0.0)
+    expires_at = models.FloatField(default=0.0)
+    note = models.CharField(max_length=255, default="", blank=True)  # how it came to its holder
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.epoch}: {self.holder or 'free'}"

@@ -89,6 +89,8 @@ class TaskRecord(msgspec.Struct):
     expired: bool = False
     known: str = "seen"  # seen: by events; inferred: settled by Umbel from something else
     note: str = ""  # "worker lost", "end not seen", "end read from the result backend", …
+    # Days since 1970 (UTC) of its first writing, for the row's whole life: where its row lives. 0: not said.
+    day: int = 0
     attempts: list[Attempt] = []
     marks: list[Mark] = []
 
@@ -223,6 +225,28 @@ class RateBucket(msgspec.Struct):
     revoked: int = 0
     rejected: int = 0
     lost: int = 0
+
+
+class Rollup(msgspec.Struct):
+    """What happened in ``[start, start + width)`` to all tasks, or to those of one name, worker or queue.
+
+    An increment: two of one identity (``width``, ``by``, ``key``, ``start``) add up. Time is that of receipt.
+    """
+
+    width: int  # seconds: 10, 60, 3600 or 86400
+    by: str  # all, name, worker or queue
+    key: str  # '' when by all
+    start: int  # Unix seconds, a multiple of width
+    received: int = 0
+    started: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    retried: int = 0
+    revoked: int = 0
+    rejected: int = 0
+    lost: int = 0
+    runtime: dict[int, int] = {}  # of successes: logarithmic bucket -> count, see rates
+    wait: dict[int, int] = {}  # from sent (or received) to the first start
 
 
 class TaskType(msgspec.Struct):

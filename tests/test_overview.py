@@ -107,7 +107,9 @@ def test_a_silent_broker_is_said_first_and_no_worker_is_blamed() -> None:
 def test_a_name_that_fails_more_than_it_used_to_is_listed() -> None:
     now = int(time.time() // 60) * 60
     history(runs=1000, failures=14)
-    models.RateBucket.objects.create(width=60, start=now, name="shop.tasks.pay", succeeded=40, failed=10)
+    models.Rollup.objects.create(
+        width=60, start=now, by="name", key="shop.tasks.pay", succeeded=40, failed=10
+    )
     assert [item.title for item in items()] == ["pay fails 20.0%"]
 
 
@@ -137,12 +139,12 @@ def test_figures_have_no_usual_range_before_there_is_history() -> None:
     assert [figure.note for figure in found][:4] == ["no history yet"] * 4
     now = int(time.time() // 10) * 10
     for n in range(1, 181):
-        models.RateBucket.objects.create(width=10, start=now - n * 10, succeeded=98, failed=2)
+        models.Rollup.objects.create(width=10, by="all", start=now - n * 10, succeeded=98, failed=2)
     found = overview.figures(overview.RANGES[0], fleet, backlog.backlog(fleet))
     assert (found[0].value, found[1].value, found[1].unit) == ("10.0", "2.0", "%")
     assert found[1].note == "usual 2.0%"
     assert not found[1].state
-    models.RateBucket.objects.filter(start__gte=now - 60).update(failed=20)
+    models.Rollup.objects.filter(start__gte=now - 60).update(failed=20)
     found = overview.figures(overview.RANGES[0], fleet, backlog.backlog(fleet))
     assert found[1].state == "failed"
 
@@ -151,9 +153,9 @@ def test_figures_have_no_usual_range_before_there_is_history() -> None:
 def test_the_chart_has_whole_bars_per_second_over_its_range(span: overview.Range) -> None:
     now = 1_773_325_924.0
     end = int(now // span.step) * span.step
-    models.RateBucket.objects.create(width=10, start=end - 10, succeeded=50, failed=5, retried=10)
-    models.RateBucket.objects.create(width=10, start=end, succeeded=999)
-    models.RateBucket.objects.create(width=10, start=end - span.seconds - 10, succeeded=999)
+    models.Rollup.objects.create(width=10, by="all", start=end - 10, succeeded=50, failed=5, retried=10)
+    models.Rollup.objects.create(width=10, by="all", start=end, succeeded=999)
+    models.Rollup.objects.create(width=10, by="all", start=end - span.seconds - 10, succeeded=999)
     data = overview.throughput(span, now)
     assert data["t"] == list(range(end - span.seconds, end, span.step))
     assert data["succeeded"][-1] == pytest.approx(50 / span.step, abs=1e-3)
@@ -163,9 +165,9 @@ def test_the_chart_has_whole_bars_per_second_over_its_range(span: overview.Range
 def test_a_young_history_does_not_stand_in_a_corner_of_the_chart() -> None:
     now = 1_773_325_924.0
     end = int(now // 10) * 10
-    models.RateBucket.objects.create(width=10, start=end - 20, succeeded=50)
+    models.Rollup.objects.create(width=10, by="all", start=end - 20, succeeded=50)
     assert overview.throughput(overview.RANGES[0], now)["t"][0] == end - 300
-    models.RateBucket.objects.create(width=10, start=end - 600, succeeded=50)
+    models.Rollup.objects.create(width=10, by="all", start=end - 600, succeeded=50)
     assert overview.throughput(overview.RANGES[0], now)["t"][0] == end - 600
 
 

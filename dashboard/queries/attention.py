@@ -268,15 +268,15 @@ def _spikes(now: float) -> list[Item]:
     since = int((now - SPIKE_WINDOW) // 60) * 60
     active = models.TaskType.objects.filter(last_seen_at__gte=since, failures__gte=SPIKE_LEAST)
     names = list(active.order_by("-last_seen_at").values_list("name", flat=True)[:SPIKE_NAMES])
-    # By name: the index holds a month of minutes of each name.
+    # By name: the index holds days of minutes of each name.
     rows = (
-        models.RateBucket.objects.filter(width=60, name__in=names, start__gte=since)
-        .values("name")
+        models.Rollup.objects.filter(width=60, by="name", key__in=names, start__gte=since)
+        .values("key")
         .annotate(bad=Sum("failed"), good=Sum("succeeded"))
         .filter(bad__gte=SPIKE_LEAST)
         .order_by("-bad")[:50]
     )
-    found = {row["name"]: (row["bad"], row["good"]) for row in rows}
+    found = {row["key"]: (row["bad"], row["good"]) for row in rows}
     items = []
     for kind in models.TaskType.objects.filter(name__in=found).only("name", "runs", "failures"):
         bad, good = found[kind.name]

@@ -87,7 +87,7 @@ def throughput(span: Range, now: float | None = None) -> dict[str, Any]:
     if not rows:
         return {"t": [], "succeeded": [], "retried": [], "failed": [], "step": span.step}
     first = min(rows)
-    if first > start and not models.RateBucket.objects.filter(width=10, name="", start__lt=start).exists():
+    if first > start and not models.Rollup.objects.filter(width=10, by="all", key="", start__lt=start).exists():
         # There is nothing older: the bars there are need not stand in a corner.
         start = max(start, min(first, end - SHORTEST * span.step))
     times = list(range(start, end, span.step))
@@ -191,7 +191,7 @@ def nothing_seen() -> bool:
 def _sums(start: int, end: int, step: int) -> list[Mapping[str, Any]]:
     """Sums of the ten-second buckets of all names, by ``at``, the start of each step."""
     return list(
-        models.RateBucket.objects.filter(width=10, name="", start__gte=start, start__lt=end)
+        models.Rollup.objects.filter(width=10, by="all", key="", start__gte=start, start__lt=end)
         .annotate(at=F("start") - F("start") % step)
         .values("at")
         .annotate(**{name: Sum(name) for name in FINISHED})

@@ -24,12 +24,14 @@ from monitor.records import (
     FeedRecord,
     Gap,
     RateBucket,
+    Rollup,
     TaskRecord,
     TaskType,
     WorkerRecord,
 )
 from monitor.store import rows
 from monitor.store.backlog import Backlog, added
+from monitor.store.rollups import Rollups, rollup_of
 from monitor.store.rows import task_record, worker_record
 
 __all__ = ["Backlog", "Store", "task_record", "worker_record"]
@@ -43,7 +45,7 @@ CONTROLS_KEPT_DAYS = 365  # at least
 # Rows at most, whatever names are made up on the broker; the oldest of these go first.
 MOST_ROWS: list[tuple[type[Model], str, int]] = [
     (models.TaskType, "1 = 1 ORDER BY last_seen_at", 20_000),
-    (models.RateBucket, "name <> '' ORDER BY start", 2_000_000),
+    (models.Rollup, "\"by\" <> 'all' ORDER BY start", 2_000_000),
     (models.Worker, "status = 'offline' ORDER BY COALESCE(heartbeat_at, first_seen_at)", 10_000),
 ]
 
@@ -65,6 +67,7 @@ class Store:
         self.retention_rows = retention_rows
         # Records that the database refused even when cleaned.
         self.refused = 0
+        self._rollups = Rollups()
 
     def write(self, deltas: Sequence[Delta], now: float) -> None:
         """All of the batch in one transaction, or nothing.
@@ -138,7 +141,7 @@ class Store:
                     [old, STARTED, now],
                 ),
                 *(
-                    _delete(cursor, models.RateBucket, "width = %s AND start < %s", [width, int(now - kept)])
+                    _delete(cursor, models.Rollup, "width = %s AND start < %s", [width, int(now - kept)])
                     for width, kept in RATES_KEPT.items()
                 ),
                 _delete(
@@ -166,15 +169,17 @@ class Store:
         astuple = msgspec.structs.astuple
         with connection.cursor() as cursor:
             for query, batch in (
-                (rows.UPSERT_TASK, [rows.task_row(r) for r in kinds.get(TaskRecord, ())]),
+                (rows.upsert_task(connection.vendor), [rows.task_row(r) for r in kinds.get(TaskRecord, ())]),
                 (rows.UPSERT_WORKER, [rows.worker_row(r) for r in kinds.get(WorkerRecord, ())]),
-                (rows.UPSERT_RATE, [astuple(r) for r in kinds.get(RateBucket, ())]),
                 (rows.UPSERT_GAP, [astuple(r) for r in kinds.get(Gap, ())]),
                 (rows.UPSERT_FEED, [(1, now, rows.text(r)) for r in kinds.get(FeedRecord, ())]),
             ):
                 if batch:
                     # One order of locks for all writers.
                     cursor.executemany(query, sorted(batch, key=lambda row: row[0]))
+            if RateBucket in kinds or Rollup in kinds:
+                increments = [*map(rollup_of, kinds.get(RateBucket, ())), *kinds.get(Rollup, ())]
+                self._rollups.add(cursor, increments)
             if TaskType in kinds:
                 _add_types(cursor, sorted(kinds[TaskType], key=lambda r: r.name))
 

@@ -8,7 +8,8 @@ import msgspec
 
 from monitor import rates
 from monitor.deltas import Delta
-from monitor.records import RateBucket, TaskRecord, TaskType
+from monitor.records import RateBucket, Rollup, TaskRecord, TaskType
+from monitor.store import rollups
 
 _RATE_KEY = frozenset({"start", "width", "name"})
 
@@ -83,6 +84,8 @@ def coalesced(older: Delta, newer: Delta) -> Delta:
             f: getattr(a, f) + getattr(b, f) for f in RateBucket.__struct_fields__ if f not in _RATE_KEY
         }
         return Delta(msgspec.structs.replace(b, **counts))
+    if isinstance(a, Rollup) and isinstance(b, Rollup):
+        return Delta(rollups.added(a, b))
     if isinstance(a, TaskType) and isinstance(b, TaskType):
         return Delta(added(a, b))
     return newer

@@ -14,7 +14,7 @@ import msgspec
 from django.db.models import CharField, IntegerField, Model, PositiveIntegerField
 
 from monitor import models
-from monitor.records import Attempt, Gap, Mark, RateBucket, TaskRecord, TaskType, WorkerRecord
+from monitor.records import Attempt, Gap, Mark, Rollup, TaskRecord, TaskType, WorkerRecord
 
 Row = tuple[Any, ...]
 
@@ -133,10 +133,6 @@ def _replace(column: str, stored: str) -> str:
     return f'excluded."{column}"'
 
 
-def _add(column: str, stored: str) -> str:
-    return f'{stored} + excluded."{column}"'
-
-
 def _known(column: str, stored: str) -> str:
     """Nothing known is overwritten by unknown."""
     new = f'excluded."{column}"'
@@ -144,26 +140,32 @@ def _known(column: str, stored: str) -> str:
         return f"COALESCE(NULLIF({new}, ''), {stored})"
     if column in _KEPT_VALUES:
         return f"COALESCE({new}, {stored})"
+    if column == "day":
+        return stored
     if column == "first_seen_at":
         return f"CASE WHEN {new} < {stored} THEN {new} ELSE {stored} END"
     return new
 
 
-RATE_KEY = ("width", "name", "start")
 UPSERT_TASK = _upsert(models.Task, TASK_COLUMNS, ("uuid",), _known)
+# The key of a partitioned table holds the column it is partitioned by.
+UPSERT_PARTITIONED_TASK = _upsert(models.Task, TASK_COLUMNS, ("uuid", "day"), _known)
 UPSERT_WORKER = _upsert(models.Worker, WORKER_COLUMNS, ("hostname",), _replace)
 UPSERT_GAP = _upsert(models.Gap, Gap.__struct_fields__, ("started_at",), _replace)
-UPSERT_RATE = _upsert(models.RateBucket, RateBucket.__struct_fields__, RATE_KEY, _add)
 UPSERT_TYPE = _upsert(models.TaskType, TYPE_COLUMNS, ("name",), _replace)
 INSERT_TYPE = UPSERT_TYPE.partition(" DO UPDATE")[0] + " DO NOTHING"
 UPSERT_FEED = _upsert(models.Feed, ("id", "at", "data"), ("id",), _replace)
+
+
+def upsert_task(vendor: str) -> str:
+    return UPSERT_PARTITIONED_TASK if vendor == "postgresql" else UPSERT_TASK
 
 
 _MODELS: Mapping[type, type[Model]] = {
     TaskRecord: models.Task,
     WorkerRecord: models.Worker,
     TaskType: models.TaskType,
-    RateBucket: models.RateBucket,
+    Rollup: models.Rollup,
     Gap: models.Gap,
 }
 _BIGGEST, _BIGGEST_SMALL = 2**63 - 1, 2**31 - 1

@@ -1,0 +1,141 @@
+"""Counts and histograms into their rows: increments that add up exactly, within the writer's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import msgspec
+from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
+
+from monitor import models, rates
+from monitor.records import RateBucket, Rollup
+from monitor.store import rows
+
+COUNTS = ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected", "lost")
+COLUMNS = (*Rollup.__struct_fields__, "writes")
+KEPT = 4_000  # histograms in memory
+_CHUNK = 200  # rows of one statement
+
+Key = tuple[int, str, str, int]
+_Known = tuple[int, rates.Histogram, rates.Histogram]  # writes, runtime, wait
+_TABLE = f'"{models.Rollup._meta.db_table}"'
+_KEY = '"width", "by", "key", "start"'
+_histogram = msgspec.json.Decoder(dict[int, int]).decode
+
+
+class Rollups:
+    """Writes increments; remembers the histograms of the rows it wrote last, so that it need not read them.
+
+    A row counts its writes, and takes new histograms only from who knows its last ones. What is remembered
+    was committed, and may be outdated without harm (another process wrote since): such a row is read again,
+    under its lock.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Key, _Known] = {}
+
+    def add(self, cursor: CursorWrapper, increments: Iterable[Rollup]) -> None:
+        """All of them, in the transaction of ``cursor``."""
+        waiting = {key_of(r): r for r in coalesced(increments)}
+        # One order of locks for all writers.
+        keys = sorted(waiting)
+        for at in range(0, len(keys), _CHUNK):
+            chunk = [waiting[key] for key in keys[at : at + _CHUNK]]
+            if refused := self._write(cursor, chunk):
+                again = [r for r in chunk if key_of(r) in refused]
+                if self._write(cursor, again, self._read(cursor, again)):
+                    raise RuntimeError("A rollup changed under its lock; the batch is to be written again.")
+
+    def _write(
+        self, cursor: CursorWrapper, chunk: Sequence[Rollup], known: dict[Key, _Known] | None = None
+    ) -> set[Key]:
+        """Keys of rows that were not as remembered, and are as they were."""
+        values: list[str | int] = []
+        known = self._known if known is None else known
+        after: dict[Key, _Known] = {}
+        for r in chunk:
+            key = key_of(r)
+            writes, runtime, wait = known.pop(key, (0, {}, {}))
+            if r.runtime:
+                runtime = rates.merge(runtime, r.runtime)
+            if r.wait:
+                wait = rates.merge(wait, r.wait)
+            after[key] = (writes + 1, runtime, wait)
+            values += (r.width, r.by, r.key, r.start, r.received, r.started, r.succeeded, r.failed)
+            values += (
+                r.retried,
+                r.revoked,
+                r.rejected,
+                r.lost,
+                rows.text(runtime),
+                rows.text(wait),
+                writes + 1,
+            )
+        cursor.execute(_upsert(len(chunk)), values)
+        written = {(int(w), str(b), str(k), int(s)) for w, b, k, s in cursor.fetchall()}
+        written_rows = {key: after[key] for key in written}
+        transaction.on_commit(lambda: self._remember(written_rows))
+        return after.keys() - written
+
+    def _read(self, cursor: CursorWrapper, chunk: Sequence[Rollup]) -> dict[Key, _Known]:
+        """These rows as they are, locked until the end of the transaction."""
+        places = ", ".join(["(%s, %s, %s, %s)"] * len(chunk))
+        locked = "FOR UPDATE" if connection.features.has_select_for_update else ""
+        cursor.execute(
+            f"SELECT {_KEY}, runtime, wait, writes FROM {_TABLE} "  # noqa: S608 - our own columns
+            f"WHERE ({_KEY}) IN (VALUES {places}) ORDER BY {_KEY} {locked}",
+            [part for r in chunk for part in key_of(r)],
+        )
+        return {
+            (width, by, key, start): (writes, _histogram(runtime), _histogram(wait))
+            for width, by, key, start, runtime, wait, writes in cursor.fetchall()
+        }
+
+    def _remember(self, written: dict[Key, _Known]) -> None:
+        self._known |= written
+        for key in list(self._known)[: max(0, len(self._known) - KEPT)]:
+            del self._known[key]
+
+
+def rollup_of(bucket: RateBucket) -> Rollup:
+    """The same counts."""
+    counts = (getattr(bucket, name) for name in COUNTS)
+    return Rollup(bucket.width, "name" if bucket.name else "all", bucket.name, bucket.start, *counts)
+
+
+def key_of(r: Rollup) -> Key:
+    return (r.width, r.by, r.key, r.start)
+
+
+def added(a: Rollup, b: Rollup) -> Rollup:
+    """Two increments of one identity as one."""
+    counts = {name: getattr(a, name) + getattr(b, name) for name in COUNTS}
+    return msgspec.structs.replace(
+        a, **counts, runtime=rates.merge(a.runtime, b.runtime), wait=rates.merge(a.wait, b.wait)
+    )
+
+
+def coalesced(increments: Iterable[Rollup]) -> Iterable[Rollup]:
+    """One increment for each identity."""
+    found: dict[Key, Rollup] = {}
+    for r in increments:
+        key = key_of(r)
+        older = found.get(key)
+        found[key] = r if older is None else added(older, r)
+    return found.values()
+
+
+@lru_cache(32)
+def _upsert(count: int) -> str:
+    """Counts add up; histograms are replaced, if the row is as the writer knew it."""
+    row = f"({', '.join(['%s'] * len(COLUMNS))})"
+    names = ", ".join(f'"{name}"' for name in COLUMNS)
+    adding = ", ".join(f'"{name}" = {_TABLE}."{name}" + excluded."{name}"' for name in COUNTS)
+    return (
+        f"INSERT INTO {_TABLE} ({names}) VALUES {', '.join([row] * count)} "  # noqa: S608 - our own columns
+        f"ON CONFLICT ({_KEY}) DO UPDATE SET {adding}, "
+        "runtime = excluded.runtime, wait = excluded.wait, writes = excluded.writes "
+        f"WHERE {_TABLE}.writes = excluded.writes - 1 RETURNING {_KEY}"
+    )
