@@ -44,7 +44,7 @@ class Cluster:
         self.keep = False
         self._redactor = redactor
         self.tasks = Tasks(redactor, self.limits)
-        self.workers = Workers(redactor, self.limits)
+        self.workers = Workers(redactor, self.limits, self.tasks.name_of)
         self._accounting = Accounting(refused={})
         self._tally = Tally(self.limits)
         self._pulse = Pulse()

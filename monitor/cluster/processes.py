@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from monitor.cluster.losses import Losses
+from monitor.cluster.losses import NAMES, Losses
 from monitor.records import WorkerRecord
 
 HEARTBEATS_MISSED = 3
@@ -14,6 +14,7 @@ GOODBYE_GRACE = 30.0  # a warm shutdown finishes its tasks after its goodbye
 RECONNECT_GRACE = 10.0  # workers come back to a restarted broker later than we do
 FREQ = (0.5, 300.0)
 SHOWN_AGAIN = 1.0  # seconds between two records of a worker that only beats
+PLAIN_FOR = 0.25  # seconds between two looks at a worker by its task events
 
 POOLS = {
     "celery.concurrency.prefork:TaskPool": "prefork",
@@ -30,7 +31,18 @@ Gone = tuple[str, int, float]  # hostname, pid, what it ran before this is lost
 class Process:
     """One run of a worker: a pid under a hostname."""
 
-    __slots__ = ("beats", "clock", "goodbye_at", "heard_at", "is_lost", "losses", "pid", "processed", "stamp")
+    __slots__ = (
+        "beats",
+        "clock",
+        "goodbye_at",
+        "heard_at",
+        "is_lost",
+        "losses",
+        "pid",
+        "plain_until",
+        "processed",
+        "stamp",
+    )
 
     def __init__(self, pid: int, now: float) -> None:
         self.pid = pid
@@ -42,6 +54,7 @@ class Process:
         self.beats = 0
         self.losses = Losses()
         self.is_lost = False
+        self.plain_until = 0.0  # until then a task event of it tells nothing new of the worker
 
 
 class Worker:
@@ -53,12 +66,16 @@ class Worker:
         "last_pid",
         "missed_before",
         "missed_restored",
+        "named_silent",
         "offsets",
         "processes",
         "reborn",
         "record",
         "returns",
         "shown_at",
+        "silent_before",
+        "silent_restored",
+        "unsent_before",
     )
 
     def __init__(self, record: WorkerRecord, now: float) -> None:
@@ -66,6 +83,10 @@ class Worker:
         self.processes: dict[int, Process] = {}
         self.missed_before = record.missed  # of processes that are gone
         self.missed_restored = record.missed  # of before Umbel started
+        losses = record.details.get("losses")
+        self.silent_before = self.silent_restored = whole(losses, "silent") or 0
+        self.unsent_before = whole(losses, "unsent") or 0
+        self.named_silent = frozenset(silent_of(record.details.get("registered")))
         self.offsets: deque[float] = deque(maxlen=32)  # receipt less timestamp, seconds
         self.last_pid: int | None = None
         self.returns: deque[float] = deque(maxlen=8)  # when a process spoke again after another had
@@ -82,6 +103,31 @@ class Worker:
     @property
     def beats(self) -> bool:
         return any(process.beats for process in self.processes.values())
+
+    @property
+    def silent(self) -> int:
+        """Tasks that it ran whose names send no events, by design."""
+        return self.silent_before + sum(process.losses.silent for process in self.processes.values())
+
+    def forget(self, process: Process) -> None:
+        """A process is followed by another: its account is kept, all else of it goes."""
+        self.missed_before += process.losses.missed
+        self.silent_before += process.losses.silent
+        self.unsent_before += process.losses.unsent
+
+    def losses(self) -> dict[str, Any]:
+        """The account of what was not heard of it, for its details: counts and task names."""
+        named: dict[str, int] = {}
+        for process in self.processes.values():
+            for name, count in process.losses.missed_names.items():
+                named[name] = named.get(name, 0) + count
+        return {
+            "silent": self.silent,
+            "silent_names": sorted(self.named_silent)[:NAMES],
+            "unsent": self.unsent_before + sum(p.losses.unsent for p in self.processes.values()),
+            "pending": sum(process.losses.pending for process in self.processes.values()),
+            "missed_names": named,
+        }
 
 
 def read_stats(record: WorkerRecord, stats: dict[str, Any], asked: float) -> None:
@@ -113,3 +159,27 @@ def whole(d: Any, key: str) -> int | None:
     if isinstance(raw, str) and raw.isdigit() and len(raw) < 16:
         raw = int(raw)
     return raw if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**31 else None
+
+
+def silent_of(registered: Any) -> set[str]:
+    """Names of an answer to inspect registered whose tasks send no events: ``name [send_events=False …]``."""
+    found = set()
+    for line in registered if isinstance(registered, list) else ():
+        if isinstance(line, str) and "send_events=False" in line:
+            found.add(line.split(" ", 1)[0])
+    return found
+
+
+def totals_of(stats: Any) -> tuple[int, int, dict[str, int]] | None:
+    """``(pid, clock, starts by name)`` of an answer to inspect stats; None when it does not say all three."""
+    if not isinstance(stats, dict) or not isinstance(totals := stats.get("total"), dict):
+        return None
+    pid, clock = whole(stats, "pid"), stats.get("clock")
+    if isinstance(clock, str) and clock.isdigit() and len(clock) < 20:
+        clock = int(clock)
+    if pid is None or not isinstance(clock, int) or isinstance(clock, bool) or clock < 0:
+        return None
+    counts = {
+        name: n for name, n in totals.items() if isinstance(n, int) and not isinstance(n, bool) and n >= 0
+    }
+    return (pid, clock, counts) if len(counts) == len(totals) else None

@@ -94,6 +94,12 @@ class Tasks:
     def find_or_enter(self, uuid: str, now: float) -> Task:
         return self.live.get(uuid) or self._enter(uuid, now)
 
+    def name_of(self, uuid: str) -> str:
+        """The task name, '' when it is not known here."""
+        task = self.live.get(uuid)
+        held = task.fields.get("name") if task is not None else None
+        return held[1] if held is not None else ""
+
     # rows in and out
 
     def cold(self) -> list[str]:

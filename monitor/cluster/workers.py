@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from monitor.cluster.limits import Limits
+from monitor.cluster.losses import nameless
 from monitor.cluster.processes import (
     FREQ,
     GOODBYE_GRACE,
+    PLAIN_FOR,
     RECONNECT_GRACE,
     SHOWN_AGAIN,
     Gone,
     Process,
     Worker,
     read_stats,
+    silent_of,
+    totals_of,
     whole,
 )
 from monitor.events import WORKER_TYPES, Event
@@ -22,11 +28,12 @@ from monitor.redact import Redactor
 
 
 class Workers:
-    """The table of workers."""
+    """The table of workers. ``name_of`` gives the task name of a uuid, '' when it is not known."""
 
-    def __init__(self, redactor: Redactor, limits: Limits) -> None:
+    def __init__(self, redactor: Redactor, limits: Limits, name_of: Callable[[str], str] = nameless) -> None:
         self._redactor = redactor
         self._limits = limits
+        self._name_of = name_of
         self.known: dict[str, Worker] = {}
         self.connected_at: float | None = None
         self.has_reconnected = False
@@ -56,32 +63,23 @@ class Workers:
             self._revive(worker, process, now)
             self._heard(worker, process, event, now)
         if event.processed is not None and event.type != "worker-offline":
-            process.losses.beat(event.clock, event.processed)
+            process.losses.beat(event.clock, event.processed, self._name_of)
+        process.plain_until = 0.0
         self._account(worker)
         return True
 
     def task_event(self, event: Event, kind: str, now: float, is_standard: bool) -> None:
         """A new task event: its sender is alive, unless it has said goodbye."""
         worker = self.known.get(event.hostname)
-        if worker is None:
-            # Anyone may send custom events; only workers send Celery's own.
-            worker = self._find_or_enter(event.hostname, now) if is_standard else None
-            if worker is None:
+        if worker is not None and is_standard:
+            process = worker.processes.get(event.pid)
+            if process is not None and now < process.plain_until:
+                if kind == "started":
+                    process.losses.starts.append(event)
+                else:
+                    process.losses.spoke = True
                 return
-        process = worker.processes.get(event.pid)
-        if process is None:
-            if not is_standard and worker.processes:
-                # A custom event comes from a pool process, whose pid is not the worker's.
-                return
-            process = self._process(worker, event, now)
-        if is_standard:
-            process.losses.event(kind, event.clock, self._limits.starts)
-            if worker.record.events_on is not True:
-                worker.record.events_on = True
-                worker.is_dirty = True
-        process.heard_at = now
-        if process.goodbye_at is None:
-            self._heard(worker, process, event, now)
+        self._hear(worker, event, kind, now, is_standard)
 
     def tick(self, now: float) -> list[Gone]:
         """Judge silence. Gives the processes that are gone for good; pid -1 means all of the hostname."""
@@ -153,7 +151,9 @@ class Workers:
         ):
             if (value := getattr(inspection, command)) is not None:
                 details[command] = self._redactor.value(value)
+        details["losses"] = worker.losses()
         record.details = details
+        self._told(worker, inspection)
         return whole(stats, "pid") or record.pid or 0
 
     def restore(self, record: WorkerRecord, now: float) -> None:
@@ -186,7 +186,39 @@ class Workers:
                 drained.append(msgspec.structs.replace(worker.record))
         return drained
 
+    @property
+    def silent(self) -> int:
+        """Tasks that ran since Umbel started whose names send no events, by design."""
+        return sum(worker.silent - worker.silent_restored for worker in self.known.values())
+
     # private, in the order of use
+
+    def _hear(self, worker: Worker | None, event: Event, kind: str, now: float, is_standard: bool) -> None:
+        if worker is None:
+            # Anyone may send custom events; only workers send Celery's own.
+            worker = self._find_or_enter(event.hostname, now) if is_standard else None
+            if worker is None:
+                return
+        process = worker.processes.get(event.pid)
+        if process is None:
+            if not is_standard and worker.processes:
+                # A custom event comes from a pool process, whose pid is not the worker's.
+                return
+            process = self._process(worker, event, now)
+        losses = process.losses
+        if is_standard:
+            if kind == "started":
+                losses.starts.append(event)
+            losses.spoke = losses.events_on = True
+            losses.trim(self._limits.starts)
+            if worker.record.events_on is not True:
+                worker.record.events_on = True
+                worker.is_dirty = True
+        process.heard_at = now
+        if process.goodbye_at is None:
+            self._heard(worker, process, event, now)
+            if is_standard:
+                process.plain_until = now + PLAIN_FOR
 
     def _find_or_enter(self, hostname: str, now: float) -> Worker | None:
         worker = self.known.get(hostname)
@@ -206,14 +238,25 @@ class Workers:
                 return True
         return False
 
+    def _told(self, worker: Worker, inspection: Inspection) -> None:
+        if inspection.registered is not None:
+            worker.named_silent = frozenset(silent_of(inspection.registered))
+            for process in worker.processes.values():
+                process.losses.silent_names = worker.named_silent
+        if (told := totals_of(inspection.stats)) is not None:
+            pid, clock, totals = told
+            if (process := worker.processes.get(pid)) is not None:
+                process.losses.told(clock, totals)
+
     def _process(self, worker: Worker, event: Event, now: float) -> Process:
         process = worker.processes.get(event.pid)
         if process is None:
             if len(worker.processes) >= 16:
                 oldest = min(worker.processes.values(), key=lambda process: process.heard_at)
-                worker.missed_before += oldest.losses.missed
+                worker.forget(oldest)
                 del worker.processes[oldest.pid]
             process = worker.processes[event.pid] = Process(event.pid, now)
+            process.losses.silent_names = worker.named_silent
             worker.inspect_at = now
         return process
 
@@ -222,8 +265,9 @@ class Workers:
         return any(p.beats and p.goodbye_at is None and now - p.heard_at <= worker.window for p in others)
 
     def _anew(self, worker: Worker, process: Process, now: float) -> Process:
-        worker.missed_before += process.losses.missed
+        worker.forget(process)
         fresh = worker.processes[process.pid] = Process(process.pid, now)
+        fresh.losses.silent_names = worker.named_silent
         worker.reborn.append((process.pid, now))
         worker.returns.append(now)
         self._judge_duplicate(worker, now)
@@ -303,6 +347,8 @@ class Workers:
         if (worker.record.status, worker.record.reason) != (status, reason):
             worker.record.status, worker.record.reason = status, reason
             worker.is_dirty = True
+            for process in worker.processes.values():
+                process.plain_until = 0.0
 
     def _gone(self, worker: Worker, now: float) -> list[Gone]:
         hostname = worker.record.hostname
@@ -327,6 +373,8 @@ class Workers:
         events_on = current.losses.events_on if current else record.events_on
         if events_on is None and current is not None and record.events_on is not None:
             events_on = record.events_on
-        if (missed, events_on) != (record.missed, record.events_on):
+        losses = worker.losses()
+        if (missed, events_on, losses) != (record.missed, record.events_on, record.details.get("losses")):
             record.missed, record.events_on = missed, events_on
+            record.details = {**record.details, "losses": losses}
             worker.is_dirty = True
