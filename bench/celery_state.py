@@ -1,0 +1,53 @@
+"""Celery's own Receiver with its State, as its documentation uses them. Needs Celery and no Umbel."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+from celery import Celery
+
+
+def main(url: str, final: str) -> None:
+    app = Celery(broker=url)
+    state = app.events.State(max_tasks_in_memory=10_000_000)
+    seen = 0
+
+    def on_event(event: dict[str, Any]) -> None:
+        nonlocal seen
+        state.event(event)
+        seen += 1
+
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": on_event})
+        signal.signal(signal.SIGTERM, lambda *_: setattr(receiver, "should_stop", True))
+
+        def tell() -> None:
+            while not receiver.should_stop:
+                status = {
+                    "seen": seen,
+                    "waiting": 0,
+                    "lost": 0,
+                    "cpu": time.process_time(),
+                    "at": time.time(),
+                }
+                print(json.dumps(status | {"extra": {"connected": True}}), flush=True)
+                time.sleep(0.25)
+
+        threading.Timer(1.0, tell).start()
+        receiver.capture(limit=None, timeout=None, wakeup=False)
+    rows = [
+        (uuid, task.state, task.name, task.worker.hostname if task.worker else "", task.retries or 0)
+        for uuid, task in state.tasks.items()
+    ]
+    with open(final, "w") as file:  # noqa: PTH123 - this file stands alone
+        json.dump(rows, file)
+
+
+if __name__ == "__main__":
+    main(os.environ["BENCH_BROKER"], sys.argv[1])

@@ -1,0 +1,285 @@
+"""What an event costs and how many a second are held, side by side: `python -m bench.ingest --only …`.
+
+CPU: each contender in turn reads the same events, paced; its CPU (user and system, all threads and children)
+from the first event until all is applied and written, less what it uses when idle, divided by the events.
+Rate: bursts, faster until it begins to miss: a task wrong or missing, the broker cuts it off, or it is more
+than a second behind at the end of a burst.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bench.contenders import CONTENDERS, CeleryState, Contender, Flower, needs_postgresql
+from bench.generator import EVENTS_A_TASK, Plan
+from bench.ledger import Verdict
+from bench.load import Load
+from bench.report import Options, Row, median, postgresql, say, shown, table, valkey
+
+ALL = ("umbel-sqlite", "umbel-postgresql", "umbel-off", "flower", "celery-state", "raw")
+BEHIND = 1.0  # seconds at the end of a burst that are no miss
+STEP = 1.4  # from one rate to the next
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One load on one contender."""
+
+    events: int
+    micros: float  # CPU per event
+    behind: float  # seconds from the last publish until all was applied and written
+    cut: bool
+    late: float  # of the generator itself
+    verdict: Verdict
+    subscribers: int = 0
+
+    @property
+    def missed(self) -> str:
+        """Why this counts as missed; empty when it does not."""
+        if self.cut:
+            return "cut off by the broker"
+        if self.verdict.missing:
+            return f"{self.verdict.missing:,} missing"
+        if self.behind > BEHIND:
+            return f"{self.behind:.1f} s behind"
+        return ""
+
+
+@dataclass(slots=True)
+class Result:
+    """All rounds of one contender."""
+
+    name: str
+    rounds: list[Measured] = field(default_factory=list)
+    held: float = 0.0  # events a second
+    broke: str = ""  # why not more
+
+    @property
+    def micros(self) -> float:
+        return median([round_.micros for round_ in self.rounds]) if self.rounds else 0.0
+
+    @property
+    def wrong(self) -> str:
+        """What the last round with a fault got wrong."""
+        faults = [str(round_.verdict) for round_ in self.rounds if not round_.verdict.exact]
+        return faults[-1] if faults else ""
+
+
+class Bench:
+    """The servers of one run; ``once`` puts one load on one fresh contender."""
+
+    def __init__(self, folder: Path, broker: str, database: str, seed: int) -> None:
+        self.folder, self.broker, self.database, self.seed = folder, broker, database, seed
+        self._turn = 0
+
+    def once(self, name: str, plan: Plan, *, idle: float = 1.5, keep: bool = False) -> Measured:
+        self._turn += 1
+        folder = self.folder / f"{self._turn:03}-{name}"
+        folder.mkdir(parents=True)
+        contender = self._contender(name, folder)
+        try:
+            with Load(self.broker, folder, replace(plan, seed=self.seed), ahead=True) as load:
+                load.ready()
+                contender.start()
+                return self._measure(contender, load, idle)
+        finally:
+            contender.stop()
+            if not keep:
+                _forget(folder)
+
+    def _contender(self, name: str, folder: Path) -> Contender:
+        if name == "umbel-postgresql":
+            return CONTENDERS[name](folder, self.broker, self.database)
+        return CONTENDERS[name](folder, self.broker)
+
+    def _measure(self, contender: Contender, load: Load, idle: float) -> Measured:
+        # What it does at its start is not what it does when idle.
+        time.sleep(1.0)
+        used, at = contender.cpu(), time.time()
+        time.sleep(idle)
+        idles = (contender.cpu() - used) / (time.time() - at)
+        used, at = contender.cpu(), time.time()
+        load.go()
+        ledger = load.wait(600)
+        done, used_then, read_at = contender.caught_up(ledger.events, 120)
+        micros = (used_then - used - idles * (read_at - at)) / ledger.events * 1e6
+        behind = max(0.0, done - ledger.ended)
+        return Measured(ledger.events, micros, behind, ledger.cut, ledger.late, contender.verdict(ledger))
+
+
+def measure(
+    bench: Bench, names: Sequence[str], events: int, rounds: int, rate: float = 0.0
+) -> dict[str, Result]:
+    """CPU per event: A B C, A B C, … so that a noisy minute falls on all."""
+    results = {name: Result(name) for name in names}
+    for turn in range(rounds):
+        for name in names:
+            kind = CONTENDERS[name]
+            most: int = kind.most  # type: ignore[attr-defined]
+            pace: float = kind.rate  # type: ignore[attr-defined]
+            if rate and name.startswith(("umbel", "raw")):
+                pace = rate
+            plan = Plan(tasks=int(min(events, most) / EVENTS_A_TASK), rate=pace)
+            found = bench.once(name, plan)
+            results[name].rounds.append(found)
+            say(
+                f"  round {turn + 1}  {name:<17} {found.micros:6.1f} µs/event at {pace:,.0f}/s, "
+                f"{found.behind:.1f} s behind{', CUT' if found.cut else ''}; {found.verdict}"
+            )
+            for example in found.verdict.examples[:2] if name.startswith("umbel") else ():
+                say(f"           {example}")
+    return results
+
+
+def find_rate(bench: Bench, result: Result, seconds: float, tries: int) -> None:
+    """The highest of a row of rates, a factor of 1.4 then 1.18 apart, that is held."""
+    kind = CONTENDERS[result.name]
+    rate: float = kind.guess  # type: ignore[attr-defined]
+    if result.micros:
+        rate = min(max(rate, 0.5e6 / result.micros), 0.9e6 / result.micros)
+    held, broken = 0.0, 0.0
+    for _ in range(tries):
+        found = bench.once(result.name, Plan(tasks=int(rate * seconds / EVENTS_A_TASK), rate=rate), idle=0.3)
+        missed = found.missed
+        say(
+            f"  {result.name:<17} {rate:9,.0f}/s: {missed or 'held'}; "
+            f"{found.behind:.1f} s behind, generator {found.late:.2f} s late"
+        )
+        if found.late > BEHIND and not missed:
+            result.broke = "the generator's own limit"
+            break
+        if missed:
+            broken, result.broke = rate, missed
+        else:
+            held = rate
+        rate = (held * broken) ** 0.5 if held and broken else held * STEP if held else broken / STEP
+    result.held = held
+
+
+@contextmanager
+def benches(folder: Path, names: Sequence[str], seed: int) -> Iterator[Bench]:
+    with ExitStack() as stack:
+        server = stack.enter_context(valkey(folder))
+        database = ""
+        if any(needs_postgresql(name) for name in names):
+            database = stack.enter_context(postgresql(folder))
+        yield Bench(folder, server.url, database, seed)
+
+
+def run(options: Options) -> list[Row]:
+    folder = options.part("ingest")
+    with benches(folder, ALL, options.seed) as bench:
+        events, rounds = (60_000, 1) if options.quick else (200_000, 3)
+        results = measure(bench, ALL, events, rounds)
+        for result in results.values():
+            find_rate(bench, result, 4 if options.quick else 8, 3 if options.quick else 5)
+    return rows(results)
+
+
+def rows(results: dict[str, Result]) -> list[Row]:
+    """The table's lines; bounds are of section 2 of the issue that asked for the bench."""
+    flower, raw = results.get("flower"), results.get("raw")
+    found: list[Row] = []
+    for name, must, bound in (
+        ("umbel-sqlite", "15 × Flower", 15.0),
+        ("umbel-postgresql", "12 × Flower", 12.0),
+        ("umbel-off", "", 0.0),
+        ("celery-state", "", 0.0),
+    ):
+        if (one := results.get(name)) is None:
+            continue
+        ratio = flower.micros / one.micros if flower and one.micros else None
+        met = None if ratio is None or not bound else ratio >= bound
+        label = f"events per CPU-second, {LABELS[name]}"
+        found.append(
+            Row(label, must, _a_second(one), "/s", met, one.wrong, _a_second(flower), _a_second(raw), ratio)
+        )
+    for name, must, bound in (
+        ("umbel-sqlite", "8 × Flower", 8.0),
+        ("umbel-postgresql", "", 0.0),
+        ("umbel-off", "", 0.0),
+        ("celery-state", "", 0.0),
+    ):
+        one = results.get(name)
+        if one is None or not one.held:
+            continue
+        ratio = one.held / flower.held if flower and flower.held else None
+        met = None if ratio is None or not bound else ratio >= bound
+        label = f"held with nothing missed, {LABELS[name]}"
+        theirs = flower.held if flower else None
+        found.append(
+            Row(label, must, one.held, "/s", met, one.broke, theirs, raw.held if raw else None, ratio)
+        )
+    right = [result for result in results.values() if result.name.startswith("umbel") and result.rounds]
+    if right:
+        total = sum(
+            r.verdict.right + r.verdict.wrong + r.verdict.missing for one in right for r in one.rounds
+        )
+        good = sum(r.verdict.right for one in right for r in one.rounds)
+        share = 100 * good / max(1, total)
+        theirs = None
+        if flower and flower.rounds:
+            last = flower.rounds[-1].verdict
+            theirs = 100 * last.right / max(1, last.right + last.wrong + last.missing)
+        exact = all(r.verdict.exact for one in right for r in one.rounds)
+        found.append(
+            Row("final states equal to the ledger", "100 %", share, "%", exact, f"{total:,} tasks", theirs)
+        )
+    return found
+
+
+LABELS = {
+    "umbel-sqlite": "history on SQLite",
+    "umbel-postgresql": "history on PostgreSQL",
+    "umbel-off": "history off",
+    "celery-state": "Celery's State",
+}
+
+
+def _a_second(result: Result | None) -> float | None:
+    return 1e6 / result.micros if result and result.micros else None
+
+
+def _forget(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.ingest", description=__doc__)
+    parser.add_argument("--only", default=",".join(ALL), help=f"of {','.join(ALL)}")
+    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=0.0, help="events a second for umbel and raw (CPU)")
+    parser.add_argument("--rates", action="store_true", help="also the highest rate held")
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args(argv)
+    names = [name for name in given.only.split(",") if name]
+    if unknown := set(names) - set(CONTENDERS):
+        parser.error(f"Not known: {', '.join(sorted(unknown))}. There are: {', '.join(ALL)}.")
+    with tempfile.TemporaryDirectory(prefix="umbel-bench-") as place:
+        folder = Path(place)
+        folder.chmod(0o711)
+        with benches(folder, names, given.seed) as bench:
+            results = measure(bench, names, given.events, given.rounds, given.rate)
+            if given.rates:
+                for result in results.values():
+                    find_rate(bench, result, 8, 5)
+    for result in results.values():
+        say(f"{result.name:<17} {result.micros:6.1f} µs/event = {shown(_a_second(result))}/s a core")
+    print(table(rows(results)))
+    return 0
+
+
+__all__ = ["CeleryState", "Flower", "rows", "run"]
+
+if __name__ == "__main__":
+    sys.exit(main())
