@@ -22,7 +22,7 @@ from monitor.cluster.processes import (
     totals_of,
     whole,
 )
-from monitor.events import WORKER_TYPES, Event
+from monitor.events import WORKER_TYPES, Event, TaskEvent, WorkerEvent
 from monitor.records import Inspection, WorkerRecord
 from monitor.redact import Redactor
 
@@ -38,7 +38,7 @@ class Workers:
         self.connected_at: float | None = None
         self.has_reconnected = False
 
-    def heartbeat(self, event: Event, now: float) -> bool:
+    def heartbeat(self, event: WorkerEvent, now: float) -> bool:
         """A worker-* event; False when it is late or repeated."""
         worker = self._find_or_enter(event.hostname, now)
         if worker is None:
@@ -68,7 +68,7 @@ class Workers:
         self._account(worker)
         return True
 
-    def task_event(self, event: Event, kind: str, now: float, is_standard: bool) -> None:
+    def task_event(self, event: TaskEvent, kind: str, now: float, is_standard: bool) -> None:
         """A new task event: its sender is alive, unless it has said goodbye."""
         worker = self.known.get(event.hostname)
         if worker is not None and is_standard:
@@ -193,7 +193,9 @@ class Workers:
 
     # private, in the order of use
 
-    def _hear(self, worker: Worker | None, event: Event, kind: str, now: float, is_standard: bool) -> None:
+    def _hear(
+        self, worker: Worker | None, event: TaskEvent, kind: str, now: float, is_standard: bool
+    ) -> None:
         if worker is None:
             # Anyone may send custom events; only workers send Celery's own.
             worker = self._find_or_enter(event.hostname, now) if is_standard else None
@@ -245,8 +247,8 @@ class Workers:
                 process.losses.silent_names = worker.named_silent
         if (told := totals_of(inspection.stats)) is not None:
             pid, clock, totals = told
-            if (process := worker.processes.get(pid)) is not None:
-                process.losses.told(clock, totals)
+            if (teller := worker.processes.get(pid)) is not None:
+                teller.losses.told(clock, totals)
 
     def _process(self, worker: Worker, event: Event, now: float) -> Process:
         process = worker.processes.get(event.pid)
@@ -274,7 +276,7 @@ class Workers:
         worker.inspect_at = now
         return fresh
 
-    def _read(self, worker: Worker, process: Process, event: Event) -> None:
+    def _read(self, worker: Worker, process: Process, event: WorkerEvent) -> None:
         record = worker.record
         process.clock, process.stamp = event.clock, event.timestamp
         process.processed = event.processed
@@ -303,10 +305,11 @@ class Workers:
 
     def _heard(self, worker: Worker, process: Process, event: Event, now: float) -> None:
         record = worker.record
+        stamp: float = getattr(event, "timestamp", 0.0)
         process.heard_at = now
         record.heartbeat_at = now
-        if event.timestamp:
-            worker.offsets.append(now - event.timestamp)
+        if stamp:
+            worker.offsets.append(now - stamp)
             drift = -min(worker.offsets)
             if record.drift is None or abs(drift - record.drift) >= 0.1:
                 worker.is_dirty = True
