@@ -86,6 +86,13 @@ class Redactor:
         except Exception:  # noqa: BLE001 - whatever breaks, the value must not be shown
             return WITHHELD
 
+    def is_clean(self, s: str) -> bool:
+        """Whether a text, or several joined by line ends, holds nothing that a rule could hide."""
+        try:
+            return len(s) <= self._limit and not self._is_suspicious(s)
+        except Exception:  # noqa: BLE001 - whatever breaks, the value must not be shown
+            return False
+
     def value(self, obj: Any) -> Any:
         """The same shape of dicts and lists with secrets masked; safe to store as JSON."""
         try:

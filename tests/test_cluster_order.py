@@ -238,6 +238,7 @@ def test_repeated_events_are_counted_as_duplicates_even_after_their_row_left_mem
     run = Run()
     run.send(LIFE)
     run.send(LIFE)
+    run.turn()
     assert run.cluster.accounting.duplicate == len(LIFE)
     run.turn()
     run.turn(30)

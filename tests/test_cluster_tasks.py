@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from monitor import rates
 from monitor.cluster import Cluster, Limits, derive
 from monitor.events import event_from_dict
-from monitor.records import Inspection, Mark, RateBucket, Settled, TaskRecord, TaskType
+from monitor.records import Inspection, Mark, Rollup, Settled, TaskRecord, TaskType
 
 NOW = 1_000_000.0
 W, V = "w@host", "v@other"
@@ -23,6 +24,7 @@ class Story:
         self.cluster.connected(NOW - 100)
         self.now = NOW
         self.clock = 0
+        self.rows: dict[str, TaskRecord] = {}  # as the database would hold them
 
     def tell(
         self, kind: str, worker: str = W, at: float | None = None, uuid: str = "u1", **fields: Any
@@ -50,12 +52,8 @@ class Story:
         return [delta.record for delta in self.cluster.drain(self.now)]
 
     def row(self, uuid: str = "u1") -> TaskRecord:
-        rows = {r.uuid: r for r in self.drain() if isinstance(r, TaskRecord)}
-        if uuid not in rows:
-            task = self.cluster.tasks.live[uuid]
-            assert task.row is not None
-            return task.row
-        return rows[uuid]
+        self.rows |= {r.uuid: r for r in self.drain() if isinstance(r, TaskRecord)}
+        return self.rows[uuid]
 
 
 def test_a_whole_life_has_every_time_and_the_result() -> None:
@@ -382,20 +380,24 @@ def test_a_settled_row_survives_its_way_through_history() -> None:
 def test_an_end_told_twice_by_a_hard_time_limit_counts_once() -> None:
     story = Story().received().tell("started")
     story.tell("failed", exception="E()").tell("failed", exception="E()")
-    buckets = [r for r in story.drain() if isinstance(r, RateBucket) and r.name == ""]
-    assert sum(b.failed for b in buckets) == 1
+    rollups = [r for r in story.drain() if isinstance(r, Rollup) and r.width == 10]
+    assert sum(r.failed for r in rollups) == 1
 
 
 def test_rates_count_each_mark_once_and_only_new_ones() -> None:
     story = Story().received().tell("started").tell("succeeded", result="1", runtime=0.5)
     records = story.drain()
     row = next(r for r in records if isinstance(r, TaskRecord))
-    assert {
-        (b.width, b.name, b.received, b.started, b.succeeded) for b in records if isinstance(b, RateBucket)
-    } == {
-        (10, "", 1, 1, 1),
-        (60, "shop.pay", 1, 1, 1),
+    rollups = {(r.width, r.by, r.key): r for r in records if isinstance(r, Rollup)}
+    assert {key: (r.received, r.started, r.succeeded) for key, r in rollups.items()} == {
+        (10, "all", ""): (1, 1, 1),
+        (60, "all", ""): (1, 1, 1),
+        (60, "name", "shop.pay"): (1, 1, 1),
+        (60, "worker", W): (1, 1, 1),
     }
+    by_name = rollups[60, "name", "shop.pay"]
+    assert rates.quantile(by_name.runtime, 0.5) == pytest.approx(0.5, rel=rates.RELATIVE_ERROR)
+    assert rates.quantile(by_name.wait, 0.5) == pytest.approx(0.1, rel=rates.RELATIVE_ERROR)
     (known,) = [r for r in records if isinstance(r, TaskType)]
     assert (known.name, known.runs, sum(known.histogram.values())) == ("shop.pay", 1, 1)
     late = Story()
@@ -404,7 +406,7 @@ def test_rates_count_each_mark_once_and_only_new_ones() -> None:
         assert isinstance(mark, Mark)
     late.cluster.cold()
     late.cluster.absorb([row])
-    assert not [d for d in late.cluster.drain(late.now) if isinstance(d.record, RateBucket)]
+    assert not [d for d in late.cluster.drain(late.now) if isinstance(d.record, Rollup)]
     assert late.cluster.accounting.duplicate == 3
     assert late.cluster.accounting.balanced
 
@@ -414,6 +416,13 @@ def test_rates_count_each_mark_once_and_only_new_ones() -> None:
 
 def test_finished_tasks_leave_memory_and_unfinished_ones_stay() -> None:
     story = Story().received().tell("started").tell("succeeded", result="1").received(uuid="u2")
+    story.drain()
+    assert list(story.cluster.tasks.live) == ["u2"]
+
+
+def test_a_task_with_a_past_stays_a_while_for_late_events() -> None:
+    story = Story().received().tell("started").tell("retried").received(1).tell("started").tell("succeeded")
+    story.received(uuid="u2")
     story.drain()
     story.cluster.tick(story.now + 5)
     assert story.cluster.feed(story.now).tasks_live == 2

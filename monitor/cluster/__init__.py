@@ -7,7 +7,8 @@ have a row in history, so it is ``cold`` until that row has been looked for and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from monitor.cluster.derive import derive
 from monitor.cluster.limits import Limits
@@ -16,7 +17,7 @@ from monitor.cluster.tally import Tally
 from monitor.cluster.tasks import Tasks
 from monitor.cluster.workers import Workers
 from monitor.deltas import Delta
-from monitor.events import TASK_KINDS, Decoded, Event
+from monitor.events import TASK_KINDS, Decoded, TaskEvent, WorkerEvent
 from monitor.records import (
     STARTED,
     Accounting,
@@ -40,8 +41,6 @@ class Cluster:
     ) -> None:
         self.limits = limits if limits is not None else Limits()
         self.inspect_every = inspect_every
-        # While the store cannot be written, nothing may leave memory: it could not be read back.
-        self.keep = False
         self._redactor = redactor
         self.tasks = Tasks(redactor, self.limits)
         self.workers = Workers(redactor, self.limits, self.tasks.name_of)
@@ -52,31 +51,55 @@ class Cluster:
         self._gaps: list[Gap] = []
         self._gap: Gap | None = None
 
+    @property
+    def keep(self) -> bool:
+        """While the store cannot be written, nothing may leave memory: it could not be read back."""
+        return self.tasks.keep
+
+    @keep.setter
+    def keep(self, keep: bool) -> None:
+        self.tasks.keep = keep
+
+    @property
+    def waiting(self) -> int:
+        """Task events that are filed and not yet in a row."""
+        return self.tasks.waiting
+
     # what comes in
 
-    def apply(self, event: Event, now: float) -> None:
+    def apply(self, event: TaskEvent | WorkerEvent, now: float) -> None:
         """File one event."""
-        # Counted last: an event that fails here has no outcome yet, and is the caller's to drop.
+        self.apply_all((event,), now)
+
+    def apply_all(self, events: Sequence[TaskEvent | WorkerEvent], now: float) -> None:
+        """File the events of a message. They count as applied; what proves repeated is moved at the drain."""
+        workers, tasks = self.workers, self.tasks
         count = self._accounting
-        self._pulse.event(event.hostname, event.timestamp, now)
-        kind = event.type
-        if kind.startswith("task-"):
-            if not event.timestamp:
-                self.limits.let_go["timestamps that were not usable"] += 1
-            kind = kind[5:]
-            is_new = self.tasks.apply(event, kind, now)
-            if is_new and kind != "sent":
-                self.workers.task_event(event, kind, now, kind in TASK_KINDS)
-        else:
-            is_new = self.workers.heartbeat(event, now)
-        count.received += 1
-        if is_new:
-            count.applied += 1
-        elif is_new is None:
-            count.dropped += 1
-            self.limits.let_go["events without room for their task"] += 1
-        else:
-            count.duplicate += 1
+        for_tasks: Sequence[Any] = events  # all but heartbeats
+        heartbeats = 0
+        for event in events:
+            if isinstance(event, TaskEvent):
+                kind = event.kind
+                if kind != "sent":
+                    workers.task_event(event, kind, now, kind in TASK_KINDS)
+            else:
+                heartbeats += 1
+                if not workers.heartbeat(event, now):
+                    count.duplicate += 1
+                    count.applied -= 1
+        if heartbeats:
+            for_tasks = [event for event in events if isinstance(event, TaskEvent)]
+        # Counted last: a message that fails here has no outcome yet, and is the caller's to drop.
+        refused = tasks.apply(for_tasks, now) if for_tasks else 0
+        total = len(events)
+        if total:
+            last = events[-1]
+            self._pulse.event(last.hostname, last.timestamp, now, total)
+        count.received += total
+        count.applied += total - refused
+        if refused:
+            count.dropped += refused
+            self.limits.let_go["events without room for their task"] += refused
 
     def count(self, decoded: Decoded) -> None:
         """Account for what a message held beside its good events."""
@@ -100,9 +123,13 @@ class Cluster:
         pid = self.workers.reconcile(inspection, now)
         self.tasks.inspected(inspection, pid, now)
 
-    def settle(self, settled: Settled, now: float) -> bool:
-        """Take an end from the result backend; a real end event always wins. False when it was of no use."""
-        return self.tasks.settle(settled, now)
+    def settle(self, settled: Settled, now: float, *, create: bool = False) -> bool:
+        """Take an end from the result backend; a real end event always wins. False when it was of no use.
+
+        ``create`` also takes the end of a task that is not in memory: history, and what comes later, has the
+        last word.
+        """
+        return self.tasks.settle(settled, now, create)
 
     def end_not_seen(self, uuid: str, now: float) -> bool:
         """Give up on a task that nobody holds any more; False when it may still run or wait."""
@@ -117,9 +144,8 @@ class Cluster:
 
     def absorb(self, records: Iterable[TaskRecord]) -> None:
         """Merge the rows that history held for the uuids of ``cold``. Call it even when there were none."""
-        duplicates = self.tasks.absorb(records)
-        self._accounting.applied -= duplicates
-        self._accounting.duplicate += duplicates
+        self.tasks.absorb(records)
+        self._take_duplicates()
 
     def restore(self, workers: Iterable[WorkerRecord], tasks: Iterable[TaskRecord], now: float = 0.0) -> None:
         """Take over history at the start: all workers, and the tasks that had not ended."""
@@ -177,10 +203,8 @@ class Cluster:
 
     def drain(self, now: float) -> list[Delta]:
         """Every change since the last drain, as whole records and as increments."""
-        deltas: list[Delta] = []
-        for _task, row, marks in self.tasks.drain(now):
-            self._tally.count(row, marks)
-            deltas.append(Delta(row))
+        deltas = [Delta(row) for row in self.tasks.drain(now, self._tally)]
+        self._take_duplicates()
         deltas += [Delta(worker) for worker in self.workers.drain(now)]
         deltas += [Delta(record) for record in self._tally.drain()]
         deltas += [Delta(Gap(gap.started_at, gap.ended_at, gap.reason)) for gap in self._gaps]
@@ -229,6 +253,11 @@ class Cluster:
 
     # private
 
+    def _take_duplicates(self) -> None:
+        duplicates, self.tasks.duplicates = self.tasks.duplicates, 0
+        self._accounting.applied -= duplicates
+        self._accounting.duplicate += duplicates
+
     def _refused(self, reason: str, n: int = 1) -> None:
         refused = self._accounting.refused
         if reason not in refused and len(refused) >= self.limits.reasons:
@@ -243,5 +272,5 @@ class Cluster:
                     task = self.tasks.live.get(uuid)
                     if task is None or task.row is None or task.row.state != STARTED:
                         continue
-                    if max(mark.seen_at for mark in task.marks.values()) <= before:
+                    if task.row.seen_at <= before and uuid not in self.tasks.heard:
                         self.tasks.infer(uuid, "lost", {"note": "worker lost"}, now)

@@ -36,6 +36,7 @@ from monitor.records import (
 )
 
 # Detail of the mark that decided the row, kept in the row's own columns instead.
+DAY = 86_400
 IN_COLUMNS = ("result", "exception", "traceback")
 
 
@@ -49,6 +50,7 @@ def derive(identity: TaskRecord, marks: Iterable[Mark]) -> TaskRecord:
     deliveries = deliveries_of(ordered, sent)
     row.first_seen_at = min(mark.seen_at for mark in ordered)
     row.seen_at = max(mark.seen_at for mark in ordered)
+    row.day = row.day or int(row.first_seen_at // DAY)
     if sent:
         row.sent_at = min(map(when, sent))
         row.sender = sent[0].worker

@@ -20,9 +20,10 @@ class Pulse:
         self._offsets: dict[str, tuple[float, float]] = {}  # sender -> smallest offset, as of when
         self.last_at: float | None = None
 
-    def event(self, sender: str, stamp: float, now: float) -> None:
+    def event(self, sender: str, stamp: float, now: float, count: int = 1) -> None:
+        """So many events came at once; ``stamp`` is the sender's time of the last."""
         second = int(now)
-        self._counts[second] = self._counts.get(second, 0) + 1
+        self._counts[second] = self._counts.get(second, 0) + count
         if len(self._counts) > 2 * SPAN:
             self._counts = {s: count for s, count in self._counts.items() if s > second - SPAN - 1}
         self.last_at = now

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from monitor.events import LATEST, Event, clean
+from monitor.events import LATEST, Received, Sent, clean
 from monitor.records import Mark
 from monitor.redact import Redactor
 
@@ -29,7 +29,7 @@ EXCEPTION_LIMIT, TRACEBACK_LIMIT = 2_000, 16_384
 Rank = tuple[int, int, float, tuple[str, str, int, int, float]]
 
 
-def fields_of(kind: str, event: Event, redactor: Redactor) -> dict[str, Any]:
+def fields_of(kind: str, event: Received | Sent, redactor: Redactor) -> dict[str, Any]:
     """The identity fields that a sent or received event carries."""
     fields: dict[str, Any] = {}
     for field in CALL + ROUTE if kind == "sent" else CALL:
@@ -45,7 +45,7 @@ def fields_of(kind: str, event: Event, redactor: Redactor) -> dict[str, Any]:
     return fields
 
 
-def detail_of(kind: str, event: Event, redactor: Redactor) -> dict[str, Any] | None:
+def detail_of(kind: str, event: Any, redactor: Redactor) -> dict[str, Any] | None:
     """What the mark of an event keeps of it."""
     text = redactor.text
     detail: dict[str, Any] = {}

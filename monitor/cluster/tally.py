@@ -1,14 +1,48 @@
-"""Counts to add to history: what happened per slice of time, and how long successes took, per task name."""
+"""Counts to add to history: what happened when and how long it took, by name, worker and queue."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from monitor import rates
 from monitor.cluster.limits import OTHER, Limits
-from monitor.records import Mark, RateBucket, TaskRecord, TaskType
+from monitor.events import TaskEvent
+from monitor.records import Mark, Rollup, TaskRecord, TaskType
 
-ALL_WIDTH, NAME_WIDTH = 10, 60  # seconds
-COUNTED = frozenset({"received", "started", "succeeded", "failed", "retried", "revoked", "rejected", "lost"})
+ALL_WIDTH, MINUTE = 10, 60  # seconds
+KINDS = ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected", "lost")
 FINAL = frozenset({"succeeded", "failed", "revoked", "rejected"})
+_PLACE = {kind: place for place, kind in enumerate(KINDS)}
+_SUCCEEDED, _FAILED = _PLACE["succeeded"], _PLACE["failed"]
+
+
+class Count:
+    """What happened to one task name on one worker, or in one queue, in one slice."""
+
+    __slots__ = ("counts", "last_at", "runtime", "wait")
+
+    def __init__(self) -> None:
+        self.counts = [0] * len(KINDS)
+        self.runtime: dict[int, int] = {}
+        self.wait: dict[int, int] = {}
+        self.last_at = 0.0
+
+    def add(self, other: Count) -> None:
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        for mine, theirs in ((self.runtime, other.runtime), (self.wait, other.wait)):
+            for bucket, count in theirs.items():
+                mine[bucket] = mine.get(bucket, 0) + count
+        self.last_at = max(self.last_at, other.last_at)
+
+
+class _Slice:
+    """Ten seconds of counts: by (worker, name), and by queue."""
+
+    __slots__ = ("pairs", "queues")
+
+    def __init__(self) -> None:
+        self.pairs: dict[tuple[str, str], Count] = {}
+        self.queues: dict[str, Count] = {}
 
 
 class Tally:
@@ -16,58 +50,143 @@ class Tally:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._buckets: dict[tuple[int, int, str], RateBucket] = {}
-        self._types: dict[str, TaskType] = {}
+        self._slices: dict[int, _Slice] = {}
+        self._current = _Slice()
+        self._from, self._until = 0.0, 0.0
 
-    def count(self, row: TaskRecord, marks: list[Mark]) -> None:
+    def plain(self, row: TaskRecord, events: Sequence[TaskEvent]) -> None:
+        """Count the new events of a plain life; they came within one tick."""
+        at = row.seen_at
+        if not self._from <= at < self._until:
+            self._turn_to(at)
+        here = self._current
+        key = (row.worker, row.name)
+        pair = here.pairs.get(key)
+        if pair is None:
+            pair = self._pair(here, key)
+        queue = None
+        if row.queue and (queue := here.queues.get(row.queue)) is None:
+            queue = self._queue(here, row.queue)
+        counts = pair.counts
+        pair.last_at = at
+        for event in events:
+            kind = event.kind
+            if kind == "sent":
+                continue
+            place = _PLACE[kind]
+            counts[place] += 1
+            if queue is not None:
+                queue.counts[place] += 1
+            if kind == "succeeded":
+                self._add(pair, queue, "runtime", row.runtime)
+            elif kind == "started":
+                self._add(pair, queue, "wait", row.wait)
+
+    def count(self, row: TaskRecord, marks: Sequence[Mark]) -> None:
         """Count marks that are new to the task. An end told twice (hard time limits do) counts once."""
         for mark in marks:
             kind = mark.kind
-            if kind not in COUNTED or (kind in FINAL and _is_told(mark, row.marks)):
+            place = _PLACE.get(kind)
+            if place is None or (kind in FINAL and _is_told(mark, row.marks)):
                 continue
-            self._bump(ALL_WIDTH, "", kind, mark.seen_at)
-            if row.name:
-                self._bump(NAME_WIDTH, self._name(row.name), kind, mark.seen_at)
-                self._type(row, mark)
+            self._turn_to(mark.seen_at)
+            here = self._current
+            key = (mark.worker or row.worker, row.name)
+            pair = here.pairs.get(key) or self._pair(here, key)
+            queue = (here.queues.get(row.queue) or self._queue(here, row.queue)) if row.queue else None
+            pair.counts[place] += 1
+            pair.last_at = max(pair.last_at, mark.seen_at)
+            if queue is not None:
+                queue.counts[place] += 1
+            if kind == "succeeded":
+                runtime = (mark.detail or {}).get("runtime")
+                self._add(pair, queue, "runtime", row.runtime if runtime is None else runtime)
+            elif kind == "started" and len(row.attempts) == 1:
+                self._add(pair, queue, "wait", row.wait)
 
-    def drain(self) -> list[RateBucket | TaskType]:
-        drained: list[RateBucket | TaskType] = [*self._buckets.values(), *self._types.values()]
-        self._buckets, self._types = {}, {}
+    def drain(self) -> list[Rollup | TaskType]:
+        """All that was counted, folded by task name, worker and queue."""
+        slices, self._slices = self._slices, {}
+        self._current, self._from, self._until = _Slice(), 0.0, 0.0
+        drained: list[Rollup | TaskType] = []
+        folded: dict[tuple[int, str, str, int], Count] = {}
+        types: dict[str, Count] = {}
+        for start, one in slices.items():
+            minute = start // MINUTE * MINUTE
+            for (worker, name), count in one.pairs.items():
+                _fold(folded, (ALL_WIDTH, "all", "", start), count)
+                _fold(folded, (MINUTE, "all", "", minute), count)
+                if worker:
+                    _fold(folded, (MINUTE, "worker", worker, minute), count)
+                if name:
+                    _fold(folded, (MINUTE, "name", name, minute), count)
+                    if name not in types:
+                        types[name] = Count()
+                    types[name].add(count)
+            for queue, count in one.queues.items():
+                _fold(folded, (MINUTE, "queue", queue, minute), count)
+        for (width, by, key, start), count in folded.items():
+            rollup = Rollup(width, by, key, start, *count.counts)  # type: ignore[arg-type]
+            if width != ALL_WIDTH:
+                rollup.runtime, rollup.wait = count.runtime, count.wait
+            drained.append(rollup)
+        for name, count in types.items():
+            drained.append(
+                TaskType(
+                    name,
+                    count.counts[_SUCCEEDED],
+                    count.counts[_FAILED],
+                    count.last_at,
+                    count.last_at,
+                    count.runtime,
+                )
+            )
         return drained
 
-    def _bump(self, width: int, name: str, kind: str, at: float) -> None:
-        start = int(at // width) * width
-        bucket = self._buckets.get((width, start, name))
-        if bucket is None:
-            bucket = self._buckets[width, start, name] = RateBucket(start=start, width=width, name=name)
-        setattr(bucket, kind, getattr(bucket, kind) + 1)
+    # private
 
-    def _name(self, name: str) -> str:
-        if name not in self._types and len(self._types) >= self._limits.names:
+    def _turn_to(self, at: float) -> None:
+        if self._from <= at < self._until:
+            return
+        start = int(at // ALL_WIDTH) * ALL_WIDTH
+        self._current = self._slices.setdefault(start, _Slice())
+        self._from, self._until = float(start), float(start + ALL_WIDTH)
+
+    def _pair(self, here: _Slice, key: tuple[str, str]) -> Count:
+        """A new count; past the limit of names or workers those of all others are one."""
+        worker, name = key
+        if len(here.pairs) >= self._limits.names and (worker, name) not in here.pairs:
             self._limits.let_go["task names"] += 1
-            return OTHER
-        return name
+            key = (OTHER if worker else "", OTHER if name else "")
+        return here.pairs.setdefault(key, Count())
 
-    def _type(self, row: TaskRecord, mark: Mark) -> None:
-        name = self._name(row.name)
-        known = self._types.get(name)
-        if known is None:
-            known = self._types[name] = TaskType(
-                name=name, first_seen_at=mark.seen_at, last_seen_at=mark.seen_at, histogram={}
-            )
-        known.last_seen_at = max(known.last_seen_at, mark.seen_at)
-        if mark.kind == "failed":
-            known.failures += 1
-        elif mark.kind == "succeeded":
-            known.runs += 1
-            runtime = (mark.detail or {}).get("runtime")
-            if runtime is None:
-                runtime = row.runtime
-            if runtime is not None:
-                rates.add(known.histogram, runtime)
+    def _queue(self, here: _Slice, queue: str) -> Count:
+        if len(here.queues) >= self._limits.names:
+            self._limits.let_go["queues"] += 1
+            queue = OTHER
+        return here.queues.setdefault(queue, Count())
+
+    def _add(self, pair: Count, queue: Count | None, histogram: str, seconds: float | None) -> None:
+        if seconds is None:
+            return
+        bucket = rates.bucket(seconds)
+        held = pair.runtime if histogram == "runtime" else pair.wait
+        held[bucket] = held.get(bucket, 0) + 1
+        if queue is not None:
+            held = queue.runtime if histogram == "runtime" else queue.wait
+            held[bucket] = held.get(bucket, 0) + 1
 
 
-def _is_told(mark: Mark, marks: list[Mark]) -> bool:
+def _fold(
+    folded: dict[tuple[int, str, str, int], Count], key: tuple[int, str, str, int], count: Count
+) -> None:
+    known = folded.get(key)
+    if known is None:
+        known = folded[key] = Count()
+    known.add(count)
+
+
+def _is_told(mark: Mark, marks: Sequence[Mark]) -> bool:
     # The tick before said the same.
     place = (mark.kind, mark.worker, mark.pid, mark.clock - 1)
     return mark.clock > 1 and any((m.kind, m.worker, m.pid, m.clock) == place for m in marks)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from monitor.cluster.deliveries import INSPECTED, PHASE, WEAK
 from monitor.cluster.derive import anchor, derive, unpacked
 from monitor.cluster.limits import Limits
+from monitor.cluster.plain import row_of
 from monitor.cluster.reading import (
     EXCEPTION_LIMIT,
     LEAST,
@@ -20,21 +22,29 @@ from monitor.cluster.reading import (
     moment,
     rank_of,
 )
-from monitor.events import TEXT_LIMIT, UUID_LIMIT, Event, clean
+from monitor.cluster.tally import Tally
+from monitor.events import TEXT_LIMIT, UUID_LIMIT, Received, Sent, TaskEvent, clean
 from monitor.records import ENDED, REVOKED, STARTED, Inspection, Mark, Settled, TaskRecord
 from monitor.redact import Redactor
 
 Key = tuple[str, str, int, int, float]
 Told = tuple[str, int, float]  # hostname, pid, when it was asked
 
+ENDED_KNOWN = 20_000  # tasks that ended and left memory, whose uuids are still known
+
 
 class Task:
-    """What is known of one task while it is live."""
+    """What is known of one task while it is live.
 
-    __slots__ = ("confirmed_at", "fields", "marks", "new", "row", "touched", "uuid")
+    While its life is plain its events are kept as they came (``heard``); as soon as anything else happens
+    they become ``marks`` and ``fields``, from which any life can be derived.
+    """
+
+    __slots__ = ("confirmed_at", "fields", "heard", "marks", "new", "row", "touched", "uuid")
 
     def __init__(self, uuid: str, now: float) -> None:
         self.uuid = uuid
+        self.heard: list[TaskEvent] | None = None
         self.marks: dict[Key, Mark] = {}
         self.fields: dict[str, tuple[Rank, Any]] = {}
         self.new: list[Mark] = []  # marks not yet counted in rates
@@ -44,46 +54,72 @@ class Task:
 
     def derive(self) -> TaskRecord:
         values = {field: value for field, (_, value) in self.fields.items()}
-        self.row = derive(TaskRecord(uuid=self.uuid, **values), self.marks.values())
+        day = self.row.day if self.row is not None else 0
+        self.row = derive(TaskRecord(uuid=self.uuid, day=day, **values), self.marks.values())
         return self.row
 
 
 class Tasks:
-    """The table of live tasks."""
+    """The table of live tasks.
+
+    Events gather by task in ``heard``. Once a tick they are taken over (``cold`` says whose rows must be read
+    first, ``absorb`` brings them), and ``drain`` gives the rows that changed.
+    """
 
     def __init__(self, redactor: Redactor, limits: Limits) -> None:
         self._redactor = redactor
         self._limits = limits
+        self.heard: dict[str, list[TaskEvent]] = {}  # since the last tick, by task
+        self.waiting = 0  # events in ``heard`` and in ``_batch``
         self.live: dict[str, Task] = {}
         self.dirty: dict[str, None] = {}
         self.suspects: dict[str, float] = {}  # absent from an inspection -> when it was asked
+        self.duplicates = (
+            0  # events that were counted as applied and proved to be repeated; taken by the caller
+        )
+        self.keep = False  # while history cannot be read back, nothing may leave memory
+        self._batch: dict[str, list[TaskEvent]] = {}  # taken over, not yet drained
         self._cold: set[str] = set()
         self._asked: set[str] = set()
         self._leaving: deque[tuple[float, str]] = deque()
-        self.by_process: dict[tuple[str, int], set[str]] = {}  # running, by worker process
+        self._ended: dict[str, str] = {}  # uuids of the last that ended and left, with their names
+        self._promised: dict[str, tuple[Settled, float]] = {}  # ends that wait for a cold task's row
+        self.by_process: dict[tuple[str, int], set[str]] = {}  # not ended, by worker process
 
     # events
 
-    def apply(self, event: Event, kind: str, now: float) -> bool | None:
-        """True when the event was new, False for a duplicate, None when there was no room for its task."""
-        at = event.timestamp
-        key = (kind, event.hostname, event.pid, event.clock, at)
-        task = self.live.get(event.uuid)
+    def apply(self, events: Iterable[TaskEvent], now: float) -> int:
+        """File events under their tasks; gives how many found no room."""
+        heard = self.heard
+        refused = count = 0
+        room = 2 * self._limits.tasks - len(self.live) - len(heard) - len(self._batch)
+        for event in events:
+            event.seen_at = now
+            uuid = event.uuid
+            group = heard.get(uuid)
+            if group is not None:
+                group.append(event)
+            elif room > 0 or uuid in self.live or uuid in self._batch:
+                heard[uuid] = [event]
+                room -= 1
+            else:
+                refused += 1
+                continue
+            count += 1
+        self.waiting += count
+        return refused
+
+    def name_of(self, uuid: str) -> str:
+        """The name of a live task, or of one that ended of late; '' when it is not known."""
+        task = self.live.get(uuid)
         if task is None:
-            if len(self.live) >= 2 * self._limits.tasks:
-                return None
-            task = self._enter(event.uuid, now)
-        elif key in task.marks:
-            return False
-        mark = Mark(
-            kind, event.hostname, event.pid, event.clock, at, now, detail_of(kind, event, self._redactor)
-        )
-        if kind in ("sent", "received"):
-            self._identify(task, mark, event)
-        self.add(task, mark, now)
-        return True
+            return self._ended.get(uuid) or self._heard_name(uuid)
+        if task.row is not None and task.row.name:
+            return task.row.name
+        return self._heard_name(uuid)
 
     def add(self, task: Task, mark: Mark, now: float) -> None:
+        self._open(task)
         task.marks[mark.key] = mark
         task.new.append(mark)
         task.touched = now
@@ -94,28 +130,42 @@ class Tasks:
     def find_or_enter(self, uuid: str, now: float) -> Task:
         return self.live.get(uuid) or self._enter(uuid, now)
 
-    def name_of(self, uuid: str) -> str:
-        """The task name, '' when it is not known here."""
-        task = self.live.get(uuid)
-        held = task.fields.get("name") if task is not None else None
-        return held[1] if held is not None else ""
-
     # rows in and out
 
     def cold(self) -> list[str]:
-        self._asked = set(self._cold)
-        return list(self._cold)
+        """Take over what was heard; whose rows have to be looked for in history before ``drain``."""
+        batch, live = self._batch, self.live
+        if batch:
+            for uuid, events in self.heard.items():
+                if (group := batch.get(uuid)) is not None:
+                    group += events
+                else:
+                    batch[uuid] = events
+        else:
+            batch = self._batch = self.heard
+        self.heard = {}
+        unknown = [uuid for uuid in batch if uuid not in live]
+        self._asked = self._cold | set(unknown)
+        return [*unknown, *self._cold]
 
-    def absorb(self, records: Iterable[TaskRecord]) -> int:
-        """Merge stored rows into the live tasks; gives how many applied events prove to be duplicates."""
-        duplicates = 0
+    def absorb(self, records: Iterable[TaskRecord]) -> None:
+        """Merge stored rows into the live tasks; whoever was asked for and is not among them is new."""
         for record in records:
             task = self.live.get(record.uuid)
-            if task is not None:
-                duplicates += self._merge(task, record)
+            if task is None:
+                if record.uuid not in self._asked:
+                    continue
+                task = self._enter(record.uuid, record.seen_at)
+            self._merge(task, record)
+            if record.state in ENDED:
+                self._leaving.append((0.0, record.uuid))
+            else:
+                self._index(task, record)
         self._cold -= self._asked
-        self._asked = set()
-        return duplicates
+        for uuid in [uuid for uuid in self._promised if uuid not in self._cold]:
+            settled, now = self._promised.pop(uuid)
+            if uuid in self.live:
+                self.settle(settled, now)
 
     def restore(self, records: Iterable[TaskRecord], now: float) -> None:
         for record in records:
@@ -128,23 +178,47 @@ class Tasks:
     def is_cold(self, uuid: str) -> bool:
         return uuid in self._cold
 
-    def drain(self, now: float) -> list[tuple[Task, TaskRecord, list[Mark]]]:
-        """Every changed task that is not waiting to be read back: the row and the marks to count."""
-        ready = [uuid for uuid in self.dirty if uuid not in self._cold]
-        drained = []
-        for uuid in ready:
+    def drain(self, now: float, tally: Tally) -> list[TaskRecord]:
+        """The row of every changed task that is not waiting to be read back; what is new in it is counted."""
+        rows: list[TaskRecord] = []
+        asked, cold, left = self._asked, self._cold, {}
+        redactor, live, plain = self._redactor, self.live, tally.plain
+        batch, self._batch = self._batch, {}
+        for uuid, events in batch.items():
+            task = live.get(uuid)
+            if uuid in cold or (task is None and uuid not in asked):
+                left[uuid] = events
+                continue
+            if task is None:
+                row = row_of(uuid, events, redactor)
+                if row is not None:
+                    rows.append(row)
+                    plain(row, events)
+                    if row.state in ENDED and not self.keep:
+                        self._ended[uuid] = row.name
+                    else:
+                        self._settle_in(uuid, row, events, now)
+                    continue
+                task = self._enter(uuid, now)
+                cold.discard(uuid)
+            elif (heard := task.heard) is not None:
+                known = heard + events
+                row = row_of(uuid, known, redactor)
+                if row is not None and task.row is not None and uuid not in self.dirty:
+                    row.day = task.row.day
+                    rows.append(row)
+                    plain(row, events)
+                    task.heard, task.touched = known, now
+                    self._replace(task, row, now)
+                    continue
+            self._file(task, events, now)
+        self._batch = left
+        self.waiting = sum(map(len, left.values())) + sum(map(len, self.heard.values()))
+        for uuid in [uuid for uuid in self.dirty if uuid not in cold]:
             del self.dirty[uuid]
-            task = self.live[uuid]
-            if len(task.marks) > self._limits.marks:
-                self._trim(task)
-            row = task.derive()
-            self._index(task, row)
-            if row.state in ENDED:
-                self._leaving.append((now + self._limits.finished_for, uuid))
-                self.suspects.pop(uuid, None)
-            drained.append((task, row, task.new))
-            task.new = []
-        return drained
+            rows.append(self._derived(live[uuid], now, tally))
+        self._forget()
+        return rows
 
     def evict(self, now: float) -> None:
         """Let finished tasks go after their time, and the oldest of all above the limit."""
@@ -166,14 +240,26 @@ class Tasks:
         task = self.live.get(uuid)
         if task is None:
             return False
+        self._open(task)
         last = anchor(task.marks.values())
         place = (last.worker, last.pid, last.clock) if last else ("", 0, 0)
         self.add(task, Mark(kind, *place, now, now, detail), now)
         return True
 
-    def settle(self, settled: Settled, now: float) -> bool:
-        if (task := self.live.get(settled.uuid)) is None or settled.state not in ENDED:
+    def settle(self, settled: Settled, now: float, create: bool = False) -> bool:
+        """An end from the result backend; with ``create`` also of a task that is not in memory."""
+        uuid = settled.uuid
+        if settled.state not in ENDED or uuid in self._ended:
             return False
+        task = self.live.get(uuid)
+        if task is None and not create:
+            return False
+        if task is None or uuid in self._cold:
+            # Its row, if there is one, has the first word.
+            self.find_or_enter(uuid, now)
+            self._promised[uuid] = (settled, now)
+            return True
+        self._open(task)
         if (task.row or task.derive()).state in ENDED and task.row and task.row.known == "seen":
             return False
         if (
@@ -219,10 +305,9 @@ class Tasks:
         for uuid in [u for (h, _), found in self.by_process.items() if h == host for u in found]:
             if uuid in listed or (task := self.live.get(uuid)) is None or task.row is None:
                 continue
-            if task.row.state == STARTED or whole:
-                since = max((m.seen_at for m in task.marks.values()), default=now)
-                if since < asked - 2.0:
-                    self.suspects.setdefault(uuid, asked)
+            is_due = task.row.seen_at < asked - 2.0 and uuid not in self.heard
+            if is_due and (task.row.state == STARTED or whole):
+                self.suspects.setdefault(uuid, asked)
 
     def unfinished(self, older_than: float) -> list[TaskRecord]:
         """Rows whose end may have been missed, oldest first: suspects at once, the waiting after a while."""
@@ -237,6 +322,88 @@ class Tasks:
 
     # private, in the order of use
 
+    def _heard_name(self, uuid: str) -> str:
+        for group in (self._batch.get(uuid), self.heard.get(uuid)):
+            for event in group or ():
+                if isinstance(event, Received | Sent) and event.name:
+                    return event.name
+        return ""
+
+    def _settle_in(self, uuid: str, row: TaskRecord, events: list[TaskEvent], now: float) -> None:
+        """A plain task that goes on, or that must stay, is live from here."""
+        task = self.live[uuid] = Task(uuid, now)
+        task.heard, task.row = events, row
+        if row.state in ENDED:
+            self._leaving.append((now + self._limits.finished_for, uuid))
+        elif row.worker:
+            self.by_process.setdefault((row.worker, _pid(events)), set()).add(uuid)
+
+    def _replace(self, task: Task, row: TaskRecord, now: float) -> None:
+        """The next row of a plain task."""
+        before, task.row = task.row, row
+        uuid = task.uuid
+        if row.state not in ENDED:
+            if (before is None or not before.worker) and task.heard:
+                self.by_process.setdefault((row.worker, _pid(task.heard)), set()).add(uuid)
+            return
+        self.suspects.pop(uuid, None)
+        place = (row.worker, _pid(task.heard or []))
+        if (found := self.by_process.get(place)) is not None:
+            found.discard(uuid)
+            if not found:
+                del self.by_process[place]
+        if self.keep:
+            self._leaving.append((now + self._limits.finished_for, uuid))
+        else:
+            del self.live[uuid]
+            self._ended[uuid] = row.name
+
+    def _file(self, task: Task, events: list[TaskEvent], now: float) -> None:
+        """Events of a life that is not plain, one by one."""
+        self._open(task)
+        for event in events:
+            kind = event.kind
+            if not event.timestamp:
+                self._limits.let_go["timestamps that were not usable"] += 1
+            key = (kind, event.hostname, event.pid, event.clock, event.timestamp)
+            if key in task.marks:
+                self.duplicates += 1
+                continue
+            self.add(task, self._mark(event, key), now)
+            if isinstance(event, Received | Sent):
+                self._identify(task, task.marks[key], event)
+
+    def _mark(self, event: TaskEvent, key: Key) -> Mark:
+        return Mark(*key, event.seen_at, detail_of(event.kind, event, self._redactor))
+
+    def _open(self, task: Task) -> None:
+        """From here on the task is no plain one: its events become marks, which were counted before."""
+        heard, task.heard = task.heard, None
+        for event in heard or ():
+            key = (event.kind, event.hostname, event.pid, event.clock, event.timestamp)
+            mark = task.marks[key] = self._mark(event, key)
+            if isinstance(event, Received | Sent):
+                self._identify(task, mark, event)
+
+    def _derived(self, task: Task, now: float, tally: Tally) -> TaskRecord:
+        self._open(task)
+        if len(task.marks) > self._limits.marks:
+            self._trim(task)
+        row = task.derive()
+        self._index(task, row)
+        if row.state in ENDED:
+            self._leaving.append((now + self._limits.finished_for, task.uuid))
+            self.suspects.pop(task.uuid, None)
+        tally.count(row, task.new)
+        task.new = []
+        return row
+
+    def _forget(self) -> None:
+        excess = len(self._ended) - ENDED_KNOWN
+        if excess > 0:
+            for uuid in list(islice(self._ended, excess + ENDED_KNOWN // 10)):
+                del self._ended[uuid]
+
     def _enter(self, uuid: str, now: float) -> Task:
         task = self.live[uuid] = Task(uuid, now)
         self._cold.add(uuid)
@@ -246,14 +413,16 @@ class Tasks:
         del self.live[task.uuid]
         self.suspects.pop(task.uuid, None)
         self._unindex(task.uuid, task.row)
+        if task.row is not None and task.row.state in ENDED:
+            self._ended[task.uuid] = task.row.name
 
     def _evict_oldest(self, count: int) -> None:
-        idle = [
-            task for task in self.live.values() if task.uuid not in self.dirty and not self.is_cold(task.uuid)
-        ]
-        idle.sort(key=lambda task: (task.row is None or task.row.state not in ENDED, task.touched))
-        for task in idle[:count]:
-            self._leave(task)
+        # Those that ended go first, then the ones that entered first.
+        idle = [uuid for uuid in self.live if uuid not in self.dirty and uuid not in self._cold]
+        ended = [uuid for uuid in idle if (row := self.live[uuid].row) is not None and row.state in ENDED]
+        gone = dict.fromkeys([*ended[:count], *idle[:count]])
+        for uuid in list(gone)[:count]:
+            self._leave(self.live[uuid])
         self._limits.let_go["live tasks"] += min(count, len(idle))
 
     def _index(self, task: Task, row: TaskRecord) -> None:
@@ -274,14 +443,16 @@ class Tasks:
         for place in [place for place, found in self.by_process.items() if uuid in found]:
             self.by_process[place].discard(uuid)
 
-    def _merge(self, task: Task, record: TaskRecord) -> int:
-        duplicates = 0
+    def _merge(self, task: Task, record: TaskRecord) -> None:
+        self._open(task)
+        if task.row is None:
+            task.row = record  # its day stays
         stored = unpacked(record)
         for mark in stored:
             mine = task.marks.get(mark.key)
             if mine is not None and mine in task.new:
                 task.new = [new for new in task.new if new is not mine]
-                duplicates += mark.kind not in WEAK | INSPECTED
+                self.duplicates += mark.kind not in WEAK | INSPECTED
             task.marks[mark.key] = mark
         for field, letter in LETTERS.items():
             value = getattr(record, field)
@@ -289,9 +460,8 @@ class Tasks:
                 continue
             ranks = [rank_of(m) for m in stored if letter in (m.detail or {}).get("has", "")]
             self._offer(task, field, max(ranks, default=LEAST), value)
-        return duplicates
 
-    def _identify(self, task: Task, mark: Mark, event: Event) -> None:
+    def _identify(self, task: Task, mark: Mark, event: Received | Sent) -> None:
         fields = fields_of(mark.kind, event, self._redactor)
         rank = rank_of(mark)
         for field, value in fields.items():
@@ -307,6 +477,8 @@ class Tasks:
     def _confirm(self, kind: str, uuid: str, item: dict[str, Any], told: Told, now: float) -> None:
         host, pid, asked = told
         request = item["request"] if kind == "scheduled" else item
+        if uuid in self._ended:
+            return  # it ended while the answer was under way
         task = self.find_or_enter(uuid, now)
         task.confirmed_at = max(task.confirmed_at, asked)
         self.suspects.pop(uuid, None)
@@ -319,6 +491,7 @@ class Tasks:
                 return
             if row.state in ENDED and row.known == "seen":
                 return
+        self._open(task)
         detail: dict[str, Any] = {}
         started = request.get("time_start")
         if kind == "active" and isinstance(started, int | float) and not isinstance(started, bool):
@@ -343,6 +516,11 @@ class Tasks:
         kept = ordered[:keep] + ordered[-keep:]
         self._limits.let_go["marks of one task"] += len(ordered) - len(kept)
         task.marks = {mark.key: mark for mark in kept}
+
+
+def _pid(events: Iterable[TaskEvent]) -> int:
+    """Of the worker process that received a plain task."""
+    return next((event.pid for event in events if isinstance(event, Received)), 0)
 
 
 def _is_dict(item: object) -> bool:

@@ -6,6 +6,7 @@ order of the wire, which parses fastest.
 
 from __future__ import annotations
 
+import secrets
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -37,6 +38,10 @@ Signal = Annotated[int, Meta(ge=0, lt=256)]
 Load = Annotated[list[float], Meta(max_length=3)]
 
 
+# A field that only we fill: its name on the wire is one that nobody can know.
+_UNHEARD_OF = f"_{secrets.token_hex(12)}"
+
+
 class Event(msgspec.Struct, kw_only=True, gc=False):
     """What every event has. ``timestamp`` 0.0 means that the sender's was not usable."""
 
@@ -48,12 +53,14 @@ class Event(msgspec.Struct, kw_only=True, gc=False):
     utcoffset: Offset | None = None
     pid: Small = 0
     clock: Big = 0
+    timestamp: Stamp
 
 
 class TaskEvent(Event, kw_only=True, gc=False):
-    """An event of one task."""
+    """An event of one task. ``seen_at`` is our clock at its receipt; no sender can set it."""
 
     uuid: Uuid
+    seen_at: float = msgspec.field(default=0.0, name=_UNHEARD_OF)
 
 
 class Received(TaskEvent, kw_only=True, gc=False, tag="task-received"):
@@ -68,7 +75,6 @@ class Received(TaskEvent, kw_only=True, gc=False, tag="task-received"):
     retries: Small | None = None
     eta: Moment | None = None  # a number when it was sent as one
     expires: Moment | None = None
-    timestamp: Stamp
 
 
 class Sent(TaskEvent, kw_only=True, gc=False, tag="task-sent"):
@@ -86,14 +92,11 @@ class Sent(TaskEvent, kw_only=True, gc=False, tag="task-sent"):
     queue: Name | None = None
     exchange: Name | None = None
     routing_key: Name | None = None
-    timestamp: Stamp
 
 
 class Started(TaskEvent, kw_only=True, gc=False, tag="task-started"):
     type = "task-started"
     kind = "started"
-
-    timestamp: Stamp
 
 
 class Succeeded(TaskEvent, kw_only=True, gc=False, tag="task-succeeded"):
@@ -102,7 +105,6 @@ class Succeeded(TaskEvent, kw_only=True, gc=False, tag="task-succeeded"):
 
     result: Text | None = None
     runtime: Seconds | None = None
-    timestamp: Stamp
 
 
 class Failed(TaskEvent, kw_only=True, gc=False, tag="task-failed"):
@@ -111,7 +113,6 @@ class Failed(TaskEvent, kw_only=True, gc=False, tag="task-failed"):
 
     exception: Text | None = None
     traceback: Traceback | None = None
-    timestamp: Stamp
 
 
 class Retried(TaskEvent, kw_only=True, gc=False, tag="task-retried"):
@@ -120,7 +121,6 @@ class Retried(TaskEvent, kw_only=True, gc=False, tag="task-retried"):
 
     exception: Text | None = None
     traceback: Traceback | None = None
-    timestamp: Stamp
 
 
 class Revoked(TaskEvent, kw_only=True, gc=False, tag="task-revoked"):
@@ -130,7 +130,6 @@ class Revoked(TaskEvent, kw_only=True, gc=False, tag="task-revoked"):
     terminated: bool | None = None
     signum: Signal | None = None  # a text when it was sent as one
     expired: bool | None = None
-    timestamp: Stamp
 
 
 class Rejected(TaskEvent, kw_only=True, gc=False, tag="task-rejected"):
@@ -138,7 +137,6 @@ class Rejected(TaskEvent, kw_only=True, gc=False, tag="task-rejected"):
     kind = "rejected"
 
     requeue: bool | None = None
-    timestamp: Stamp
 
 
 class Custom(TaskEvent, kw_only=True, gc=False):
@@ -146,7 +144,6 @@ class Custom(TaskEvent, kw_only=True, gc=False):
 
     type: str  # type: ignore[misc]
     extra: dict[str, Any] | None = None
-    timestamp: Stamp
 
     @property
     def kind(self) -> str:  # type: ignore[override]
@@ -163,7 +160,6 @@ class WorkerEvent(Event, kw_only=True, gc=False):
     sw_ident: Name | None = None
     sw_ver: Name | None = None
     sw_sys: Name | None = None
-    timestamp: Stamp
 
 
 class Online(WorkerEvent, kw_only=True, gc=False, tag="worker-online"):
