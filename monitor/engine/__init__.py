@@ -60,6 +60,8 @@ class Options:
     intake_limit: int = 200_000  # events that wait to be applied
     backlog_limit: int = 50_000  # records that wait to be written
     cluster: Cluster | None = field(default=None)
+    # From when history was last written until now: what was not heard of it. None: all of it was.
+    gap: Callable[[float, float], Gap | None] = lambda last, now: Gap(last, now, "Umbel was not running")
 
 
 class Engine:
@@ -76,6 +78,7 @@ class Engine:
         self._started_at = 0.0
         self._fed_at = 0.0
         self._fed_state: object = None
+        self._discard = False
         self._joining = asyncio.Event()
         self._stopping = asyncio.Event()
         self._begun = threading.Event()
@@ -99,8 +102,12 @@ class Engine:
         self._thread.start()
         self._begun.wait(5.0)
 
-    def stop(self, timeout: float = 10.0) -> bool:
-        """End cleanly: hear no more, apply and write what waits, close. Whether it ended in time."""
+    def stop(self, timeout: float = 10.0, *, discard: bool = False) -> bool:
+        """End cleanly: hear no more, apply and write what waits, close. Whether it ended in time.
+
+        ``discard``: write nothing more, since another leads.
+        """
+        self._discard = discard
         if self._thread is None:
             return True
         if self._loop is not None:
@@ -163,8 +170,8 @@ class Engine:
         self.cluster.restore(workers, tasks, now)
         self._backlog.add(Delta(msgspec.structs.replace(gap, ended_at=now)) for gap in gaps)
         last = await self._writer.read(store.last_feed, otherwise=None)
-        if last is not None and last < now:
-            self._backlog.add([Delta(Gap(last, now, "Umbel was not running"))])
+        if last is not None and last < now and (gap := self.options.gap(last, now)) is not None:
+            self._backlog.add([Delta(gap)])
         log.info("engine remembers", workers=len(workers), unfinished=len(tasks))
 
     async def _listen(self) -> None:
@@ -286,6 +293,10 @@ class Engine:
     async def _end(self) -> None:
         """Nothing that was heard is lost at the end, as far as the database lets us."""
         self._rounds.close()
+        if self._discard:
+            await self._writer.close()
+            log.info("engine ends, another leads", not_written=len(self._backlog))
+            return
         while self._intake.waiting:
             self._apply(HELPING)
         await self._tick()

@@ -6,7 +6,7 @@ fails leaves nothing, so the caller may try it again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -65,6 +65,8 @@ class Store:
     def __init__(self, retention_days: float = 14.0, retention_rows: int = 1_000_000) -> None:
         self.retention_days = retention_days
         self.retention_rows = retention_rows
+        # Called first in each transaction that writes; raises ``engine.leader.Deposed`` when another leads.
+        self.fence: Callable[[CursorWrapper], None] | None = None
         # Records that the database refused even when cleaned.
         self.refused = 0
         self._rollups = Rollups()
@@ -133,6 +135,8 @@ class Store:
         kept_controls = now - max(self.retention_days, CONTROLS_KEPT_DAYS) * DAY
         _reconnect()
         with transaction.atomic(), connection.cursor() as cursor:
+            if self.fence is not None:
+                self.fence(cursor)
             lost = [
                 _delete(
                     cursor,
@@ -168,6 +172,8 @@ class Store:
             kinds.setdefault(type(record), []).append(record)
         astuple = msgspec.structs.astuple
         with connection.cursor() as cursor:
+            if self.fence is not None:
+                self.fence(cursor)
             for query, batch in (
                 (rows.upsert_task(connection.vendor), [rows.task_row(r) for r in kinds.get(TaskRecord, ())]),
                 (rows.UPSERT_WORKER, [rows.worker_row(r) for r in kinds.get(WorkerRecord, ())]),
