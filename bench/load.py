@@ -172,6 +172,9 @@ class Load:
     def stop(self) -> Ledger:
         """Ends it between two messages; what was published is in the ledger."""
         self._process.terminate()
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         return self.wait(60)
 
     def _say(self, text: str) -> None:
@@ -194,7 +197,8 @@ def publish(
         prepared = _prepare(stream, disorder)
     if waits:
         print("ready", flush=True)
-        sys.stdin.readline()
+        if not sys.stdin.readline():
+            return
     if ahead:
         _sleep_until(stream.start)
     else:
