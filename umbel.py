@@ -1,4 +1,4 @@
-"""The command line: ``umbel``, ``umbel demo``, ``umbel user``, and ``celery -A proj umbel``.
+"""The command line: ``umbel`` and its commands, and ``celery -A proj umbel``.
 
 Celery loads this module on every call of ``celery``, in other people's projects, which may have packages
 called ``dashboard`` or ``monitor`` too: so it imports neither here, and ``celery -A proj umbel`` starts a new
@@ -32,6 +32,8 @@ Examples:
   UMBEL_BROKER_FILE=/run/secrets/broker umbel        the same, with the URL out of sight of ps
   umbel --broker amqp://host// --port 9000 --read-only
   umbel --database postgres://umbel@db/umbel --broker redis://host
+  umbel monitor --database … --channels redis://…    the engine apart: one leads, the others stand by
+  umbel web --database … --channels redis://…        the pages apart: any number of them
   umbel user add ada --role admin                    prints a password for her
   celery -A proj umbel                               watch the broker of that project
 
@@ -69,6 +71,10 @@ def _project(app: Any) -> dict[str, str]:
         "UMBEL_BROKER": app.connection_for_read().as_uri(include_password=True),
         "UMBEL_RESULT_BACKEND": str(conf.result_backend or ""),
         "UMBEL_EVENT_EXCHANGE": str(conf.event_exchange or "celeryev"),
+        "UMBEL_CONTROL_EXCHANGE": str(conf.control_exchange or "celery"),
+        "UMBEL_RESULT_KEY_PREFIX": str(
+            (conf.result_backend_transport_options or {}).get("global_keyprefix", "")
+        ),
         "UMBEL_KEY_PREFIX": str(options.get("global_keyprefix", "")),
         "UMBEL_TRANSPORT_OPTIONS": json.dumps(options, default=str) if options else "",
         "UMBEL_BROKER_SSL": json.dumps(conf.broker_use_ssl, default=str) if conf.broker_use_ssl else "",
@@ -112,6 +118,28 @@ def _command_line() -> click.Group:
         from demo.run import run
 
         sys.exit(run(port=port, rate=rate, seed=seed, data=data, broker=broker, browser=not no_browser))
+
+    @umbel.command(context_settings={"max_content_width": 110})
+    def monitor(**options: Any) -> None:
+        """Watch the broker without pages: the leader of several, or a standby that takes over in seconds.
+
+        Takes every option of umbel. The pages are served by umbel web, on this machine or on others, over
+        the same --database; --channels names a Redis between them (not the broker's).
+        """
+        _set(options)
+        _run("monitor")
+
+    @umbel.command(context_settings={"max_content_width": 110})
+    def web(**options: Any) -> None:
+        """Serve the pages of what umbel monitor watches: any number of these, behind any proxy.
+
+        Takes every option of umbel. All of them need the same --database, --channels and UMBEL_SECRET_KEY.
+        """
+        _set(options)
+        _run("web")
+
+    for option in _options():
+        monitor, web = option(monitor), option(web)
 
     @umbel.group()
     def user() -> None:

@@ -1,13 +1,16 @@
-"""The ASGI application: pages, static files and the live socket."""
+"""The ASGI application: pages, static files and the live socket; ``umbel web`` and any ASGI server run it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.asgi import get_asgi_application
+from django.core.management.base import CommandError
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 # First: what follows needs the apps.
@@ -17,6 +20,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.sessions import SessionMiddlewareStack  # noqa: E402
 from servestatic import ServeStaticASGI  # noqa: E402
 
+from dashboard import hub, process  # noqa: E402
 from dashboard.consumers import SameOrigin  # noqa: E402
 from dashboard.flow import Backpressure  # noqa: E402
 from dashboard.middleware import HEADERS  # noqa: E402
@@ -40,8 +44,23 @@ def _static(application: object) -> ServeStaticASGI:
     return served
 
 
+async def lifespan(scope: object, receive: Any, send: Any) -> None:
+    """What servers other than Daphne say at the start and at the end of a process; a bad start ends it."""
+    while (await receive())["type"] == "lifespan.startup":
+        try:
+            process.need_channels()
+            await sync_to_async(process.broker)()
+        except CommandError as error:
+            await send({"type": "lifespan.startup.failed", "message": f"umbel: {error}"})
+        else:
+            await send({"type": "lifespan.startup.complete"})
+    await hub.current().stop()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
 application = ProtocolTypeRouter(
     {
+        "lifespan": lifespan,
         "http": _static(pages),
         "websocket": Backpressure(SameOrigin(SessionMiddlewareStack(URLRouter(websocket_urlpatterns)))),
     }

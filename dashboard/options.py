@@ -69,10 +69,21 @@ OPTIONS = (
     Option("retention-rows", "integer", "1000000", "How many tasks are kept at most."),
     Option("key-prefix", "text", "", "The cluster's global_keyprefix (Redis)."),
     Option("event-exchange", "text", "celeryev", "The cluster's event_exchange."),
+    Option("control-exchange", "text", "celery", "The cluster's control_exchange."),
+    Option(
+        "result-key-prefix",
+        "text",
+        "",
+        "The global_keyprefix of the cluster's result_backend_transport_options.",
+    ),
     Option("transport-options", "json", "", "The cluster's broker_transport_options, as JSON.", secret=True),
     Option("broker-ssl", "json", "", "The cluster's broker_use_ssl, as JSON.", secret=True),
     Option(
-        "channels", "url", "", "A Redis for the channel layer. Without: in memory, for one process.", True
+        "channels",
+        "url",
+        "",
+        "A Redis between umbel monitor and umbel web; not the broker's. Without: all in one process.",
+        True,
     ),
     Option("secret-key", "text", "", "Signs sessions. Without: made once and kept in the data folder.", True),
 )

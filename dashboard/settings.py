@@ -155,9 +155,44 @@ def _database(folder: Path) -> dict[str, Any]:
     database: dict[str, Any] = dict(
         found or {"ENGINE": "django.db.backends.sqlite3", "NAME": str(folder / "umbel.sqlite3")}
     )
-    if database["ENGINE"].endswith("sqlite3"):
-        database["OPTIONS"] = {"timeout": 5, "transaction_mode": "IMMEDIATE", **database.get("OPTIONS", {})}
+    options: dict[str, Any] = _SQLITE if database["ENGINE"].endswith("sqlite3") else {}
+    if database["ENGINE"].endswith("postgresql"):
+        options = _POSTGRESQL
+    database["OPTIONS"] = {**options, **database.get("OPTIONS", {})}
     return database
+
+
+# How SQLite is opened is said in monitor.apps; seconds that a write waits for another's.
+_SQLITE: dict[str, Any] = {"timeout": 5, "transaction_mode": "IMMEDIATE"}
+# A server that went away without a word is found within seconds.
+_POSTGRESQL: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # milliseconds
+}
+
+
+def _channels(url: str) -> dict[str, Any]:
+    """The channel layer: in this process, or pub/sub of a Redis: no key is left there, and it is never full."""
+    if not url:
+        return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+        raise _wrong(BY_NAME["channels"], url, "give a URL such as redis://host:6379/2")
+    database = urlsplit(url).path.strip("/")
+    host = {
+        "address": url,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 5,  # seconds of silence before it is asked whether it is there
+    }
+    # Channels of pub/sub are one space for all databases of a Redis.
+    prefix = f"umbel.{database if database.isdigit() else 0}."
+    return {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [host], "prefix": prefix},
+    }
 
 
 def _hosts(address: str) -> list[str]:
@@ -197,6 +232,12 @@ def _folder(name: str) -> Path:
     return next((path for path in (HERE / name, ROOT / name) if path.is_dir()), ROOT / name)
 
 
+def _open_api() -> bool:
+    """Flower's variable, by Flower's name and words: who comes from there has it set already."""
+    text = env.str("FLOWER_UNAUTHENTICATED_API", "").strip().lower()
+    return text in ("y", "yes", "t", "true", "on", "1")
+
+
 # Umbel's own
 
 DATA = _data_folder()
@@ -209,12 +250,17 @@ UMBEL_READ_ONLY = _switch("read-only")
 UMBEL_SECURE = _switch("secure")
 UMBEL_TRUSTED_PROXIES = _networks("trusted-proxies")
 UMBEL_REDACT = _list("redact")
+UMBEL_OPEN_API = _open_api()
 UMBEL_RETENTION_DAYS = _integer("retention-days", 1, 36_500)
 UMBEL_RETENTION_ROWS = _integer("retention-rows", 1_000, 10**12)
 UMBEL_KEY_PREFIX = _read("key-prefix")
 UMBEL_EVENT_EXCHANGE = _read("event-exchange")
+UMBEL_CONTROL_EXCHANGE = _read("control-exchange")
+UMBEL_RESULT_KEY_PREFIX = _read("result-key-prefix")
 UMBEL_TRANSPORT_OPTIONS = _json("transport-options") or {}
 UMBEL_BROKER_SSL = _json("broker-ssl")
+# systemd's, for services of Type=notify.
+NOTIFY_SOCKET = env.str("NOTIFY_SOCKET", "")
 UMBEL_CHANNELS = _url("channels", "redis://host:6379/2")
 
 if not isinstance(UMBEL_TRANSPORT_OPTIONS, dict):
@@ -269,13 +315,7 @@ TEMPLATES = [
 ]
 DATABASES = {"default": _database(DATA)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
-    "default": (
-        {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [UMBEL_CHANNELS]}}
-        if UMBEL_CHANNELS
-        else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
-    )
-}
+CHANNEL_LAYERS: dict[str, dict[str, Any]] = {"default": _channels(UMBEL_CHANNELS)}
 FORCE_SCRIPT_NAME = UMBEL_PREFIX or None
 STATIC_URL = "static/"
 STATICFILES_DIRS = [_folder("static")]

@@ -14,8 +14,7 @@ import structlog
 from django.conf import settings
 from django.test import Client
 
-from dashboard import access, logs
-from dashboard.management.commands import serve
+from dashboard import access, logs, process
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     handler.setFormatter(logs.Line("{levelname} {name}: {message}", style="{"))
     root = logging.getLogger()
     root.addHandler(handler)
-    serve._log_to_stderr()
+    process.log_to_stderr()
     yield out
     root.removeHandler(handler)
     structlog.configure(**before)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from dashboard.management.commands import serve, user
+from dashboard.management.commands import user
+from dashboard.process import database
 from monitor.models import ControlRecord
 
 
@@ -20,7 +21,7 @@ def record(at: float) -> ControlRecord:
 @pytest.mark.django_db(transaction=True)
 def test_what_a_crash_left_open_is_closed_before_anything_is_served() -> None:
     left = record(time.time() - 1)
-    serve.Command()._migrate()
+    database.prepare()
     left.refresh_from_db()
     assert left.effect == "unverified"
     assert left.completed_at is not None
@@ -29,8 +30,8 @@ def test_what_a_crash_left_open_is_closed_before_anything_is_served() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_only_commands_long_past_are_given_up_while_it_serves() -> None:
-    old, fresh = record(time.time() - serve.GIVEN_UP_AFTER - 1), record(time.time() - 5)
-    serve._recover()
+    old, fresh = record(time.time() - database.GIVEN_UP_AFTER - 1), record(time.time() - 5)
+    database.recover()
     old.refresh_from_db()
     fresh.refresh_from_db()
     assert old.completed_at is not None

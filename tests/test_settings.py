@@ -88,7 +88,7 @@ def test_secrets_are_read_from_files(load: Any, tmp_path: Path, option: Any) -> 
         "transport-options": settings["UMBEL_TRANSPORT_OPTIONS"] == {"master_name": "m"},
         "broker-ssl": settings["UMBEL_BROKER_SSL"] is True,
         "database": settings["DATABASES"]["default"].get("HOST") == "db",
-        "channels": settings["CHANNEL_LAYERS"]["default"].get("CONFIG") == {"hosts": [value]},
+        "channels": value in str(settings["CHANNEL_LAYERS"]["default"].get("CONFIG")),
     }
     assert found.get(option.name, settings.get(option.variable) == value)
 
