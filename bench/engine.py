@@ -58,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _status(engine: Any) -> dict[str, Any]:
     accounting = engine.cluster.accounting
-    queued = engine._intake.waiting
+    queued = engine.cluster.waiting
     return {
-        "seen": accounting.received + queued,
+        "seen": accounting.received,
         "waiting": queued + engine.unsaved,
         "lost": accounting.dropped,
         "cpu": time.process_time(),
@@ -70,6 +70,8 @@ def _status(engine: Any) -> dict[str, Any]:
             "applied": accounting.applied,
             "duplicate": accounting.duplicate,
             "malformed": accounting.malformed,
+            "refused": dict(accounting.refused),
+            "limits": dict(engine.feed.limits),
             "missed": accounting.missed,
             "live": engine.feed.tasks_live,
             "unsaved": engine.unsaved,

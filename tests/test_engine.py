@@ -18,7 +18,6 @@ from django.db import connection
 from monitor import models
 from monitor.deltas import Delta
 from monitor.engine import Engine, Options
-from monitor.engine.intake import Intake
 from monitor.engine.rounds import CUT_AT, listed
 from monitor.engine.writer import Writer
 from monitor.events import Decoded, Event, event_from_dict
@@ -149,31 +148,6 @@ def feed() -> FeedRecord:
 def until_state(uuid: str, state: str, timeout: float = 10.0) -> models.Task:
     wait_until(lambda: state_of(uuid) == state, timeout, what=f"{uuid} {state} (is {state_of(uuid)})")
     return models.Task.objects.get(uuid=uuid)
-
-
-class TestIntake:
-    def test_past_its_limit_events_are_counted_and_changes_of_the_connection_are_kept(self) -> None:
-        intake = Intake(limit=3)
-        intake.message(Decoded(events=life("a", "started")), 1.0)
-        intake.message(Decoded(events=life("b", "started"), malformed=1), 2.0)
-        intake.state(False, "gone", 3.0)
-        assert intake.dropped() == 3
-        assert intake.dropped() == 0
-        assert [item[0] for item in intake.take(100)][1:] == [False]
-        assert intake.waiting == 0
-
-    def test_it_gives_a_helping_at_a_time(self) -> None:
-        intake = Intake()
-        for n in range(5):
-            intake.message(Decoded(events=life(str(n), "started")), 1.0)
-        assert len(intake.take(4)) == 2
-        assert len(intake.take(100)) == 3
-
-    def test_messages_without_events_count_against_the_limit_too(self) -> None:
-        intake = Intake(limit=2)
-        for _ in range(4):
-            intake.message(Decoded(malformed=1, reasons=["x"]), 1.0)
-        assert intake.dropped() == 2
 
 
 class TestWriter:

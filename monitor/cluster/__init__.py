@@ -76,7 +76,7 @@ class Cluster:
         workers, tasks = self.workers, self.tasks
         count = self._accounting
         for_tasks: Sequence[Any] = events  # all but heartbeats
-        heartbeats = 0
+        heartbeats = repeated = 0
         for event in events:
             if isinstance(event, TaskEvent):
                 kind = event.kind
@@ -85,8 +85,7 @@ class Cluster:
             else:
                 heartbeats += 1
                 if not workers.heartbeat(event, now):
-                    count.duplicate += 1
-                    count.applied -= 1
+                    repeated += 1
         if heartbeats:
             for_tasks = [event for event in events if isinstance(event, TaskEvent)]
         # Counted last: a message that fails here has no outcome yet, and is the caller's to drop.
@@ -96,7 +95,8 @@ class Cluster:
             last = events[-1]
             self._pulse.event(last.hostname, last.timestamp, now, total)
         count.received += total
-        count.applied += total - refused
+        count.applied += total - refused - repeated
+        count.duplicate += repeated
         if refused:
             count.dropped += refused
             self.limits.let_go["events without room for their task"] += refused
@@ -162,15 +162,18 @@ class Cluster:
         if not self.keep:
             self.tasks.evict(now)
 
-    def connected(self, now: float) -> None:
-        feed = self._feed
-        if not feed.connected:
-            feed.connected, feed.since, feed.error = True, now, ""
-            self.workers.connected(now)
-            if self._gap is not None:
-                self._gap.ended_at = now
-                self._gaps.append(self._gap)
-                self._gap = None
+    def connected(self, now: float) -> Gap | None:
+        """We listen again; gives the gap that this ends."""
+        feed, gap = self._feed, self._gap
+        if feed.connected:
+            return None
+        feed.connected, feed.since, feed.error = True, now, ""
+        self.workers.connected(now)
+        if gap is not None:
+            gap.ended_at = now
+            self._gaps.append(gap)
+            self._gap = None
+        return gap
 
     def disconnected(self, now: float, reason: str) -> None:
         feed = self._feed

@@ -80,7 +80,8 @@ class Tasks:
         self.keep = False  # while history cannot be read back, nothing may leave memory
         self._batch: dict[str, list[TaskEvent]] = {}  # taken over, not yet drained
         self._cold: set[str] = set()
-        self._asked: set[str] = set()
+        self._asking: set[str] = set()  # whose rows are being looked for
+        self._asked: set[str] = set()  # who is complete, or new
         self._leaving: deque[tuple[float, str]] = deque()
         self._ended: dict[str, str] = {}  # uuids of the last that ended and left, with their names
         self._promised: dict[str, tuple[Settled, float]] = {}  # ends that wait for a cold task's row
@@ -145,11 +146,12 @@ class Tasks:
             batch = self._batch = self.heard
         self.heard = {}
         unknown = [uuid for uuid in batch if uuid not in live]
-        self._asked = self._cold | set(unknown)
+        self._asking = self._cold | set(unknown)
         return [*unknown, *self._cold]
 
     def absorb(self, records: Iterable[TaskRecord]) -> None:
         """Merge stored rows into the live tasks; whoever was asked for and is not among them is new."""
+        self._asked, self._asking = self._asking, set()
         for record in records:
             task = self.live.get(record.uuid)
             if task is None:
@@ -214,6 +216,7 @@ class Tasks:
             self._file(task, events, now)
         self._batch = left
         self.waiting = sum(map(len, left.values())) + sum(map(len, self.heard.values()))
+        self._asked = set()
         for uuid in [uuid for uuid in self.dirty if uuid not in cold]:
             del self.dirty[uuid]
             rows.append(self._derived(live[uuid], now, tally))

@@ -9,7 +9,7 @@ import asyncio
 import threading
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,6 @@ from monitor import control, publish
 from monitor.broker import Broker
 from monitor.cluster import Cluster
 from monitor.deltas import FEED, Delta, topics
-from monitor.engine.intake import Intake
 from monitor.engine.rounds import GRACE, LIGHT_EVERY, SETTLE_EVERY, Ask, Rounds
 from monitor.engine.writer import Writer
 from monitor.events import Decoded
@@ -33,8 +32,7 @@ from monitor.store import SLICE, Backlog, Store
 __all__ = ["Engine", "Options"]
 
 TICK = 0.25  # seconds
-APPLY = 0.02  # seconds between two helpings of the intake
-HELPING = 2_000  # events applied before others on the loop have their turn
+GATHER = 0.02  # seconds after the first event of a tick, so that what belongs together comes together
 FEED_EVERY = 1.0
 PRUNE_EVERY = 60.0
 LOOK_EVERY = 0.25
@@ -57,7 +55,7 @@ class Options:
     clock: Callable[[], float] = time.time
     inspect_every: float = LIGHT_EVERY
     end_grace: float = GRACE  # seconds from "no worker has it" to "end not seen"
-    intake_limit: int = 200_000  # events that wait to be applied
+    intake_limit: int = 100_000  # events that wait to become rows
     backlog_limit: int = 50_000  # records that wait to be written
     cluster: Cluster | None = field(default=None)
     # From when history was last written until now: what was not heard of it. None: all of it was.
@@ -73,7 +71,9 @@ class Engine:
         self.failed = ""
         self.crashes: dict[str, int] = {}
         self.feed = FeedRecord()
-        self._intake = Intake(options.intake_limit)
+        # What came before history was remembered, in order; None: it goes straight to the cluster.
+        self._early: list[tuple[Decoded, float] | tuple[bool, str, float]] | None = []
+        self._stirred = asyncio.Event()  # something came since the last tick
         self._backlog = Backlog(options.backlog_limit)
         self._started_at = 0.0
         self._fed_at = 0.0
@@ -139,12 +139,12 @@ class Engine:
             self.options.clock,
             light_every=self.options.inspect_every,
             grace=self.options.end_grace,
+            broker=self.options.broker,
         )
         log.info("engine starts", broker=self.options.broker.shown, transport=self.options.broker.transport)
         listening = self._keep("listen", self._listen)
         await self._restore()
         working = [
-            self._keep("apply", self._apply_for_ever),
             self._keep("tick", self._tick_for_ever),
             self._keep("join", self._join_for_ever),
             self._keep("look", self._every(LOOK_EVERY, self._rounds.look_around)),
@@ -168,37 +168,54 @@ class Engine:
         tasks: list[TaskRecord] = await self._writer.read(store.open_tasks, OPEN_TASKS, otherwise=[])
         gaps: list[Gap] = await self._writer.read(store.open_gaps, otherwise=[])
         self.cluster.restore(workers, tasks, now)
+        early, self._early = self._early or [], None
+        for item in early:
+            if isinstance(item[0], Decoded):
+                self._on_message(item[0], float(item[1]))
+            else:
+                self._on_state(bool(item[0]), str(item[1]), float(item[2]))
         self._backlog.add(Delta(msgspec.structs.replace(gap, ended_at=now)) for gap in gaps)
         last = await self._writer.read(store.last_feed, otherwise=None)
         if last is not None and last < now and (gap := self.options.gap(last, now)) is not None:
             self._backlog.add([Delta(gap)])
+            self._rounds.blind(gap)
         log.info("engine remembers", workers=len(workers), unfinished=len(tasks))
 
     async def _listen(self) -> None:
-        await self._source.run(self._intake.message, self._on_state)
+        await self._source.run(self._on_message, self._on_state)
         # A source that ends by itself (a recording) leaves the rest running.
         await self._stopping.wait()
 
-    def _on_state(self, connected: bool, reason: str) -> None:
-        self._intake.state(connected, reason, self.options.clock())
+    def _on_state(self, connected: bool, reason: str, since: float | None = None) -> None:
+        at = self.options.clock() if since is None else since
+        if self._early is not None:
+            self._early.append((connected, reason, at))
+            return
+        self._apply_state(connected, reason, at)
+        self._stirred.set()
 
-    async def _apply_for_ever(self) -> None:
-        while True:
-            self._apply(HELPING)
-            await asyncio.sleep(0 if self._intake.waiting else APPLY)
-
-    def _apply(self, events: int) -> None:
-        for item in self._intake.take(events):
-            first = item[0]
-            if isinstance(first, Decoded):
-                self._apply_message(first, float(item[1]))
-            else:
-                self._apply_state(first, str(item[1]), float(item[2]))  # type: ignore[misc]
-
-    def _apply_message(self, decoded: Decoded, received_at: float) -> None:
+    def _on_message(self, decoded: Decoded, received_at: float) -> None:
+        """Filed at once, in memory: reading never waits for the database."""
+        if self._early is not None:
+            self._early.append((decoded, received_at))
+            return
         if decoded.malformed or decoded.ignored:
             self.cluster.count(decoded)
-        for event in decoded.events:
+        events = decoded.events
+        if not events:
+            return
+        if self.cluster.waiting + len(events) > self.options.intake_limit:
+            self.cluster.drop(len(events), "overflow")
+            return
+        try:
+            self.cluster.apply_all(events, received_at)
+        except Exception:  # noqa: BLE001 - the edge: one event costs only itself
+            self._apply_one_by_one(events, received_at)
+        if not self._stirred.is_set():
+            self._stirred.set()
+
+    def _apply_one_by_one(self, events: Sequence[Any], received_at: float) -> None:
+        for event in events:
             try:
                 self.cluster.apply(event, received_at)
             except Exception as error:  # noqa: BLE001 - the edge: one event costs only itself
@@ -208,24 +225,27 @@ class Engine:
     def _apply_state(self, connected: bool, reason: str, at: float) -> None:
         if connected:
             log.info("broker connected")
-            self.cluster.connected(at)
+            if (gap := self.cluster.connected(at)) is not None:
+                self._rounds.blind(gap)
             self._joining.set()
         else:
             log.warning("broker disconnected", reason=reason)
             self.cluster.disconnected(at, reason)
 
     async def _tick_for_ever(self) -> None:
+        """At once when something comes after a silence, else every tick; never faster than the writer."""
         while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stirred.wait(), TICK)
+            await asyncio.sleep(GATHER)
+            self._stirred.clear()
             began = time.monotonic()
             await self._tick()
-            # As fast as the writer allows, and no faster.
-            await asyncio.sleep(max(0.0, TICK - (time.monotonic() - began)))
+            await asyncio.sleep(max(0.0, TICK - GATHER - (time.monotonic() - began)))
 
     async def _tick(self) -> None:
         """Whatever changed since the last tick: completed from history, committed, and only then told."""
         now = self.options.clock()
-        if dropped := self._intake.dropped():
-            self.cluster.drop(dropped, "overflow")
         self.cluster.tick(now)
         await self._warm()
         self._backlog.add(self.cluster.drain(now))
@@ -242,10 +262,10 @@ class Engine:
 
     async def _warm(self) -> None:
         """Tasks heard of again after they left memory: what history knows of them comes back first."""
-        if cold := self.cluster.cold():
-            records = await self._writer.load(cold)
-            if records is not None:
-                self.cluster.absorb(records)
+        cold = self.cluster.cold()
+        records = await self._writer.load(cold) if cold else []
+        if records is not None:
+            self.cluster.absorb(records)
 
     def _feed(self, now: float) -> None:
         """The feed record, once a second and at once when it says something else."""
@@ -269,7 +289,12 @@ class Engine:
             store_failures=self._writer.failures,
             store_pending=len(self._backlog),
             store_error=self._writer.error,
+            silent=self.cluster.workers.silent,
+            looked_back=dict(self._rounds.looked_back),
         )
+        if (output := getattr(self._source, "output", None)) is not None:
+            self.feed.output_waiting, self.feed.output_limit = output.waiting, output.limit
+            self.feed.output_cuts = output.cuts
         self._backlog.add([Delta(self.feed)])
 
     async def _join_for_ever(self) -> None:
@@ -297,8 +322,6 @@ class Engine:
             await self._writer.close()
             log.info("engine ends, another leads", not_written=len(self._backlog))
             return
-        while self._intake.waiting:
-            self._apply(HELPING)
         await self._tick()
         if self._backlog:
             await self._writer.flush(self.options.clock(), at_once=True)
