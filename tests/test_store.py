@@ -7,7 +7,6 @@ import pytest
 from django.db import DatabaseError, connection
 
 from monitor import models, rates
-from monitor import store as store_module
 from monitor.deltas import Delta, Record
 from monitor.records import (
     Attempt,
@@ -19,7 +18,7 @@ from monitor.records import (
     TaskType,
     WorkerRecord,
 )
-from monitor.store import DAY, Backlog, Store, rows, task_record, worker_record
+from monitor.store import DAY, Backlog, Store, pruning, rows, task_record, worker_record
 
 NOW = 1_790_000_000.0
 
@@ -335,8 +334,8 @@ def test_sqlite_is_opened_with_our_pragmas() -> None:
 
 @pytest.mark.django_db
 def test_names_made_up_on_the_broker_do_not_fill_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    bounds = [(model, oldest, 3) for model, oldest, _ in store_module.MOST_ROWS]
-    monkeypatch.setattr(store_module, "MOST_ROWS", bounds)
+    bounds = [(model, oldest, 3) for model, oldest, _ in pruning.MOST_ROWS]
+    monkeypatch.setattr(pruning, "MOST_ROWS", bounds)
     store = Store()
     for n in range(5):
         write(

@@ -14,11 +14,18 @@ COPY_RATES = f"""
     SELECT width, CASE WHEN name = '' THEN 'all' ELSE 'name' END, name, start, {COUNTS}, '{{}}', '{{}}', 1
     FROM monitor_ratebucket
 """  # noqa: S608 - constants
+SUMS = ", ".join(f"SUM({name})" for name in COUNTS.split(", "))
+SUM_MINUTES = f"""
+    INSERT INTO monitor_rollup (width, "by", "key", start, {COUNTS}, runtime, wait, writes)
+    SELECT width, 'all', '', start, {SUMS}, '{{}}', '{{}}', 1
+    FROM monitor_ratebucket WHERE width = 60 AND name <> '' GROUP BY width, start
+"""  # noqa: S608 - constants
 TEXT_KEYS = ("uuid", "root_id", "parent_id")
 
 
 def copy_rates(apps, schema_editor):
     schema_editor.execute(COPY_RATES)
+    schema_editor.execute(SUM_MINUTES)
 
 
 def partition(apps, schema_editor):

@@ -13,13 +13,11 @@ from typing import Any, TypeVar
 import msgspec
 from django.db import DataError, IntegrityError, InterfaceError, connection, connections, transaction
 from django.db.backends.utils import CursorWrapper
-from django.db.models import Model
 
 from monitor import models
 from monitor.deltas import Delta
 from monitor.records import (
     ENDED,
-    STARTED,
     STATES,
     FeedRecord,
     Gap,
@@ -29,25 +27,13 @@ from monitor.records import (
     TaskType,
     WorkerRecord,
 )
-from monitor.store import rows
+from monitor.store import postgres, rows
 from monitor.store.backlog import Backlog, added
+from monitor.store.pruning import DAY, SLICE, Pruning, Retention
 from monitor.store.rollups import Rollups, rollup_of
 from monitor.store.rows import task_record, worker_record
 
-__all__ = ["Backlog", "Store", "task_record", "worker_record"]
-
-DAY = 86_400.0
-SLICE = 1_000
-# Seconds that counts are kept, by width of their bucket in seconds.
-RATES_KEPT = {10: 26 * 3600.0, 60: 31 * DAY}
-CONTROLS_KEPT_DAYS = 365  # at least
-
-# Rows at most, whatever names are made up on the broker; the oldest of these go first.
-MOST_ROWS: list[tuple[type[Model], str, int]] = [
-    (models.TaskType, "1 = 1 ORDER BY last_seen_at", 20_000),
-    (models.Rollup, "\"by\" <> 'all' ORDER BY start", 2_000_000),
-    (models.Worker, "status = 'offline' ORDER BY COALESCE(heartbeat_at, first_seen_at)", 10_000),
-]
+__all__ = ["DAY", "SLICE", "Backlog", "Retention", "Store", "task_record", "worker_record"]
 
 _CHUNK = 500
 # What a database says of a value it cannot hold, in place of a fault that passes.
@@ -57,14 +43,19 @@ T = TypeVar("T")
 
 
 class Store:
-    """Tasks, workers, counts, gaps and the feed; tasks by age and up to ``retention_rows``."""
+    """Tasks, workers, counts, gaps and the feed; tasks by age and up to a count, failures longer."""
 
     task_record = staticmethod(task_record)
     worker_record = staticmethod(worker_record)
 
-    def __init__(self, retention_days: float = 14.0, retention_rows: int = 1_000_000) -> None:
-        self.retention_days = retention_days
-        self.retention_rows = retention_rows
+    def __init__(
+        self,
+        retention_days: float = 14.0,
+        retention_rows: int = 10_000_000,
+        retention_failures_days: float = 90.0,
+    ) -> None:
+        self.retention = Retention(retention_days, retention_rows, retention_failures_days)
+        self._pruning = Pruning(self.retention)
         # Called first in each transaction that writes; raises ``engine.leader.Deposed`` when another leads.
         self.fence: Callable[[CursorWrapper], None] | None = None
         # Records that the database refused even when cleaned.
@@ -128,39 +119,10 @@ class Store:
     def prune(self, now: float) -> int:
         """One slice of what is past its time, at most 1,000 rows a table; call again while it returns 1,000.
 
-        Returns the largest number of rows that one table lost. A task that runs, or waits for an ETA in the
-        future, outlives its age. Control records stay for a year at least.
+        Returns the largest number of rows that one table lost; see ``Pruning`` for what goes when.
         """
-        old = now - self.retention_days * DAY
-        kept_controls = now - max(self.retention_days, CONTROLS_KEPT_DAYS) * DAY
         _reconnect()
-        with transaction.atomic(), connection.cursor() as cursor:
-            if self.fence is not None:
-                self.fence(cursor)
-            lost = [
-                _delete(
-                    cursor,
-                    models.Task,
-                    "seen_at < %s AND state <> %s AND (eta IS NULL OR eta < %s) ORDER BY seen_at",
-                    [old, STARTED, now],
-                ),
-                *(
-                    _delete(cursor, models.Rollup, "width = %s AND start < %s", [width, int(now - kept)])
-                    for width, kept in RATES_KEPT.items()
-                ),
-                _delete(
-                    cursor,
-                    models.Worker,
-                    "status = 'offline' AND COALESCE(heartbeat_at, first_seen_at) < %s",
-                    [old],
-                ),
-                _delete(cursor, models.TaskType, "last_seen_at < %s", [min(old, now - RATES_KEPT[60])]),
-                _delete(cursor, models.Gap, "ended_at < %s", [min(old, now - RATES_KEPT[60])]),
-                _delete(cursor, models.ControlRecord, "at < %s", [kept_controls]),
-                _prune_to(cursor, models.Task, "1 = 1 ORDER BY seen_at", self.retention_rows),
-                *(_prune_to(cursor, model, oldest, most) for model, oldest, most in MOST_ROWS),
-            ]
-        return max(lost)
+        return self._pruning.prune(now, self.fence)
 
     def close(self) -> None:
         """Give back this thread's connection."""
@@ -174,8 +136,12 @@ class Store:
         with connection.cursor() as cursor:
             if self.fence is not None:
                 self.fence(cursor)
+            tasks = [rows.task_row(r) for r in kinds.get(TaskRecord, ())]
+            if tasks and connection.vendor == "postgresql":
+                postgres.write_tasks(cursor, tasks)
+                tasks = []
             for query, batch in (
-                (rows.upsert_task(connection.vendor), [rows.task_row(r) for r in kinds.get(TaskRecord, ())]),
+                (rows.UPSERT_TASK, tasks),
                 (rows.UPSERT_WORKER, [rows.worker_row(r) for r in kinds.get(WorkerRecord, ())]),
                 (rows.UPSERT_GAP, [astuple(r) for r in kinds.get(Gap, ())]),
                 (rows.UPSERT_FEED, [(1, now, rows.text(r)) for r in kinds.get(FeedRecord, ())]),
@@ -217,23 +183,6 @@ def _add_types(cursor: CursorWrapper, increments: Sequence[TaskType]) -> None:
     for increment in increments:
         stored[increment.name] = added(stored[increment.name], increment)
     cursor.executemany(rows.UPSERT_TYPE, [rows.type_row(r) for r in stored.values()])
-
-
-def _prune_to(cursor: CursorWrapper, model: type[Model], oldest: str, most: int) -> int:
-    cursor.execute(f'SELECT COUNT(*) FROM "{model._meta.db_table}"')  # noqa: S608 - our own table
-    excess = int(cursor.fetchone()[0]) - most
-    return _delete(cursor, model, oldest, [], min(excess, SLICE)) if excess > 0 else 0
-
-
-def _delete(
-    cursor: CursorWrapper, model: type[Model], where: str, values: list[Any], most: int = SLICE
-) -> int:
-    table = f'"{model._meta.db_table}"'
-    cursor.execute(
-        f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {where} LIMIT %s)",  # noqa: S608 - ours
-        [*values, most],
-    )
-    return int(cursor.rowcount)
 
 
 def _fetch(query: str, values: Sequence[str | int]) -> list[rows.Row]:

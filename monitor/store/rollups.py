@@ -15,6 +15,11 @@ from monitor.store import rows
 
 COUNTS = ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected", "lost")
 COLUMNS = (*Rollup.__struct_fields__, "writes")
+# How long slices are kept, by their width; all in seconds.
+KEPT_SECONDS = {10: 26 * 3600, 60: 8 * 86_400, 3600: 400 * 86_400, 86_400: 5 * 366 * 86_400}
+# Wider slices are made of narrower ones, looked at for so long: (width, of, seconds).
+WIDER = ((3600, 60, 3 * 86_400), (86_400, 3600, 10 * 86_400))
+AT_ONCE = 6  # wider slices made in one go
 KEPT = 4_000  # histograms in memory
 _CHUNK = 200  # rows of one statement
 
@@ -99,6 +104,59 @@ class Rollups:
             del self._known[key]
 
 
+def widen(cursor: CursorWrapper, now: float) -> int:
+    """Hours out of minutes and days out of hours, for those that are over; how many slices were made.
+
+    A wider slice whose sum of all tasks is not that of its parts is made anew from all of them, so doing it
+    twice, or late, or after increments that came late, ends in the same rows.
+    """
+    made = 0
+    for width, of, back in WIDER:
+        until = int(now // width) * width
+        since = int((now - back) // width) * width
+        parts = _sums(cursor, of, width, since, until)
+        wholes = _sums(cursor, width, width, since, until)
+        stale = [start for start in sorted(parts) if parts[start] != wholes.get(start)]
+        for start in stale[:AT_ONCE]:
+            _make(cursor, width, of, start)
+            made += 1
+    return made
+
+
+def _sums(cursor: CursorWrapper, width: int, step: int, since: int, until: int) -> dict[int, int]:
+    """Everything counted of all tasks in slices of this width, by the start of each step."""
+    everything = " + ".join(COUNTS)
+    cursor.execute(
+        f"SELECT start - start %% %s AS at, SUM({everything}) FROM {_TABLE} "  # noqa: S608 - our own columns
+        "WHERE width = %s AND \"by\" = 'all' AND \"key\" = '' AND start >= %s AND start < %s GROUP BY at",
+        [step, width, since, until],
+    )
+    return {int(at): int(total) for at, total in cursor.fetchall()}
+
+
+def _make(cursor: CursorWrapper, width: int, of: int, start: int) -> None:
+    names = ", ".join(f'"{name}"' for name in Rollup.__struct_fields__)
+    cursor.execute(
+        f"SELECT {names} FROM {_TABLE} WHERE width = %s AND start >= %s AND start < %s",  # noqa: S608 - ours
+        [of, start, start + width],
+    )
+    wider: dict[tuple[str, str], Rollup] = {}
+    for row in cursor.fetchall():
+        part = Rollup(*row[:12])
+        part.runtime, part.wait = _histogram(row[12]), _histogram(row[13])
+        whole = wider.setdefault((part.by, part.key), Rollup(width, part.by, part.key, start))
+        wider[part.by, part.key] = added(whole, part)
+    records = [wider[key] for key in sorted(wider)]
+    for at in range(0, len(records), _CHUNK):
+        chunk = records[at : at + _CHUNK]
+        values = [
+            value
+            for r in chunk
+            for value in (*msgspec.structs.astuple(r)[:-2], rows.text(r.runtime), rows.text(r.wait), 1)
+        ]
+        cursor.execute(_replace(len(chunk)), values)
+
+
 def rollup_of(bucket: RateBucket) -> Rollup:
     """The same counts."""
     counts = (getattr(bucket, name) for name in COUNTS)
@@ -130,12 +188,21 @@ def coalesced(increments: Iterable[Rollup]) -> Iterable[Rollup]:
 @lru_cache(32)
 def _upsert(count: int) -> str:
     """Counts add up; histograms are replaced, if the row is as the writer knew it."""
-    row = f"({', '.join(['%s'] * len(COLUMNS))})"
-    names = ", ".join(f'"{name}"' for name in COLUMNS)
     adding = ", ".join(f'"{name}" = {_TABLE}."{name}" + excluded."{name}"' for name in COUNTS)
     return (
-        f"INSERT INTO {_TABLE} ({names}) VALUES {', '.join([row] * count)} "  # noqa: S608 - our own columns
-        f"ON CONFLICT ({_KEY}) DO UPDATE SET {adding}, "
+        f"{_insert(count)} DO UPDATE SET {adding}, "
         "runtime = excluded.runtime, wait = excluded.wait, writes = excluded.writes "
         f"WHERE {_TABLE}.writes = excluded.writes - 1 RETURNING {_KEY}"
     )
+
+
+@lru_cache(8)
+def _replace(count: int) -> str:
+    new = ", ".join(f'"{name}" = excluded."{name}"' for name in (*COUNTS, "runtime", "wait"))
+    return f"{_insert(count)} DO UPDATE SET {new}, writes = {_TABLE}.writes + 1"
+
+
+def _insert(count: int) -> str:
+    row = f"({', '.join(['%s'] * len(COLUMNS))})"
+    names = ", ".join(f'"{name}"' for name in COLUMNS)
+    return f"INSERT INTO {_TABLE} ({names}) VALUES {', '.join([row] * count)} ON CONFLICT ({_KEY})"  # noqa: S608

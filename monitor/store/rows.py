@@ -157,10 +157,6 @@ INSERT_TYPE = UPSERT_TYPE.partition(" DO UPDATE")[0] + " DO NOTHING"
 UPSERT_FEED = _upsert(models.Feed, ("id", "at", "data"), ("id",), _replace)
 
 
-def upsert_task(vendor: str) -> str:
-    return UPSERT_PARTITIONED_TASK if vendor == "postgresql" else UPSERT_TASK
-
-
 _MODELS: Mapping[type, type[Model]] = {
     TaskRecord: models.Task,
     WorkerRecord: models.Worker,
