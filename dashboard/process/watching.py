@@ -62,7 +62,11 @@ class Monitor:
 
     def begin(self, term: Term) -> None:
         self._term = term
-        store = Store(settings.UMBEL_RETENTION_DAYS, settings.UMBEL_RETENTION_ROWS)
+        store = Store(
+            settings.UMBEL_RETENTION_DAYS,
+            settings.UMBEL_RETENTION_ROWS,
+            settings.UMBEL_RETENTION_FAILURES_DAYS,
+        )
         store.fence = lambda cursor: self.lease.fence(term, cursor)
         options = Options(broker=self.broker, store=store, redactor=redact.DEFAULT, gap=self._gap)
         standby, self._standby = self._standby, None
