@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine
-from importlib import import_module
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import structlog
-from channels.auth import get_user
-from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from django.contrib.auth import user_logged_out
@@ -19,7 +16,8 @@ from django.dispatch import receiver
 from django.http import HttpRequest
 from django.http.request import split_domain_port, validate_host
 
-from dashboard import access, hub
+from dashboard import access, hub, rights
+from dashboard.flow import WIRE
 from dashboard.fragments import Page
 from dashboard.outbox import Outbox
 from monitor import publish
@@ -31,7 +29,6 @@ log = structlog.get_logger(__name__)
 RESTART, TRY_LATER = 3012, 3013
 COMMAND, SIGNED_OUT, FORBIDDEN, NO_PAGE = 4400, 4401, 4403, 4404
 
-RECHECK = 20.0  # seconds between two looks at the session and the role
 LONGEST_QUERY = 8192  # bytes of path and filters
 
 Scope = dict[str, Any]
@@ -80,8 +77,9 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     outbox: Outbox | None = None
 
+    _sender: asyncio.Task[None] | None = None
+
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        self._runners: list[asyncio.Task[None]] = []
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -89,7 +87,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             self._end()
 
     async def connect(self) -> None:
-        role = await _role(self.scope)
+        role = await rights.role(self.scope)
         page = self._page(role) if role else None
         if not role:
             known = self.scope["user"].is_authenticated
@@ -100,10 +98,12 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self.close(TRY_LATER)
         else:
             await self.accept()
-            self.outbox = Outbox(page, session=session_topic(self.scope["session"].session_key))
+            self._key = str(self.scope["session"].session_key)
+            self.outbox = Outbox(page, session=session_topic(self._key), wire=self.scope.get(WIRE))
+            rights.current().watch(self.outbox, self._key, self.scope["user"].pk)
             await hub.current().join(self.outbox)
-            self._run(self._send(self.outbox))
-            self._run(self._watch(self.outbox))
+            self._sender = asyncio.create_task(self._send(self.outbox))
+            self._sender.add_done_callback(self._ended)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Every act is a POST; a socket that speaks is not one of our pages."""
@@ -114,24 +114,10 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._end()
 
     async def _send(self, outbox: Outbox) -> None:
+        """Sends what leaves by no wire of its own, until the socket is to close."""
         while (text := await outbox.next()) is not None:
             await self.send(text_data=text)
-        await self.close(SIGNED_OUT if outbox.closed == hub.SIGNED_OUT else RESTART)
-
-    async def _watch(self, outbox: Outbox) -> None:
-        """Ends the socket of someone who may no longer look; one with another role comes back with that."""
-        while True:
-            await asyncio.sleep(RECHECK)
-            try:
-                role = await _role(_fresh(self.scope))
-            except Exception as problem:  # noqa: BLE001 - the database may be away
-                # What cannot be asked is not allowed; the browser tries again.
-                log.warning("A socket's session could not be checked.", problem=repr(problem))
-                outbox.close("unchecked")
-                return
-            if role != outbox.page.role:
-                outbox.close("another role" if role else hub.SIGNED_OUT)
-                return
+        await self.close(SIGNED_OUT if outbox.closed == rights.SIGNED_OUT else RESTART)
 
     def _page(self, role: str) -> Page | None:
         raw = self.scope["query_string"]
@@ -144,11 +130,6 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             path = path[len(prefix) :]
         return Page.at(path, asked.get("query", [""])[0], role, access.read_only())
 
-    def _run(self, story: Coroutine[Any, Any, None]) -> None:
-        runner = asyncio.create_task(story)
-        runner.add_done_callback(self._ended)
-        self._runners.append(runner)
-
     def _ended(self, runner: asyncio.Task[None]) -> None:
         """A socket whose runner failed would look live and never change: it ends; the browser comes back."""
         if runner.cancelled() or runner.exception() is None:
@@ -160,10 +141,11 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     def _end(self) -> None:
         if self.outbox is not None:
             hub.current().leave(self.outbox)
+            rights.current().leave(self.outbox, self._key)
             self.outbox = None
-        for runner in self._runners:
-            runner.cancel()
-        self._runners = []
+        if self._sender is not None:
+            self._sender.cancel()
+            self._sender = None
 
 
 def session_topic(session_key: str | None) -> str:
@@ -174,18 +156,6 @@ def session_topic(session_key: str | None) -> str:
 @receiver(user_logged_out)
 def _say_signed_out(sender: object, request: HttpRequest, **kwargs: object) -> None:
     publish.announce({session_topic(request.session.session_key)})
-
-
-async def _role(scope: Scope) -> str:
-    """The role of the session's user as the database has it now, "" for none."""
-    scope["user"] = await get_user(scope)
-    role: str = await database_sync_to_async(access.role)(scope["user"])
-    return role
-
-
-def _fresh(scope: Scope) -> Scope:
-    store = import_module(settings.SESSION_ENGINE).SessionStore
-    return {"session": store(scope["session"].session_key)}
 
 
 def _header(scope: Scope, name: bytes) -> str:

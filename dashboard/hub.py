@@ -7,34 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import structlog
 from channels.layers import get_channel_layer
-from django.core.serializers.json import DjangoJSONEncoder
-from django.db import connections
 
 from dashboard import fragments
+from dashboard.drawing import Drawers, Drawn, Live, framed
 from dashboard.fragments import Page, Region
-from dashboard.outbox import Frame, Outbox
+from dashboard.outbox import Beat, Outbox
+from dashboard.pace import Pace
+from dashboard.rights import SIGNED_OUT
+from monitor.publish import ANY_TASK, TASK
 
 log = structlog.get_logger(__name__)
 
 GROUP = "umbel"
-SIGNED_OUT = "signed out"
 CLOCK = "clock"  # The topic of regions that change with time alone; the hub itself fires it, once a second.
-WORKERS = 2  # Threads that draw.
-SHARE = (
-    4.0  # A region is drawn no oftener than this many times its last cost, so drawing takes a fixed share.
-)
-BUDGET = 0.4  # Seconds of drawing in a second, all regions together; over that, all are drawn less often.
 ORIGINS = 256  # Processes that publish.
 SOCKETS = 1000  # In one process; more are told to try again later.
 # Channel layers forget a member after a day, and the one in memory a member that slept a minute (a suspended
@@ -43,23 +37,11 @@ REJOIN = 30.0
 LAYER_RETRY = 1.0
 RETRY = 2.0  # After a draw that failed.
 CLEAN = 5.0  # A drawn region this young is shown to a new socket as it is.
-
-
-@dataclass(slots=True, eq=False)
-class Live:
-    """A region that someone looks at, on one page or on several that it cannot tell apart."""
-
-    region: Region
-    page: Page
-    topics: frozenset[str]
-    sockets: set[Outbox] = field(default_factory=set)
-    newcomers: set[Outbox] = field(default_factory=set)  # get the next draw even when it brings nothing new
-    dirty: bool = True
-    drawing: bool = False
-    due: float = 0.0  # monotonic; no draw before it
-    drawn_at: float = 0.0
-    content: str | None = None
-    frame: Frame | None = None
+# Draws keep step with what is told, so that the regions of a page leave in one message: one told of this much
+# early is drawn at once, and one whose time has come waits this long to be told of with the others.
+EARLY, RIDE = 0.03, 0.1
+GATHER = 0.03  # What is drawn waits this long for the rest of its round.
+BURST = 1  # Messages a socket may get ahead of its pace: the cheap regions of a round, then the costly ones.
 
 
 @dataclass(slots=True)
@@ -69,10 +51,13 @@ class Counts:
     drawn: int = 0
     unchanged: int = 0
     failed: int = 0
-    sent: int = 0
+    sent: int = 0  # frames handed to sockets
+    messages: int = 0  # what they left in
+    encoded: int = 0  # messages put together; sockets share them
     heard: int = 0
     gaps: int = 0
     layer_errors: int = 0
+    skipped: int = 0  # frames that a slow socket never got, since a newer one came
     dropped: int = 0
     refused: int = 0
 
@@ -82,19 +67,21 @@ class Hub:
 
     def __init__(self, regions: Callable[[Page], Iterable[Region]] = fragments.regions) -> None:
         self.counts = Counts()
+        self.pace = Pace()
         self._regions = regions
         self._lives: dict[tuple[str, Page], Live] = {}  # by region and the part of the page that it sees
         self._topics: dict[str, set[Live]] = {}
         self._sockets: dict[Outbox, list[Live]] = {}
+        self._unsent: set[Outbox] = set()  # something waits in them for its turn
         self._heard: OrderedDict[str, int] = OrderedDict()  # the last message's number, by origin
         self._runners: list[asyncio.Task[None]] = []
-        self._draws: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
+        self._told = False  # since the last look for what is to be drawn
         self._listening = asyncio.Event()
-        self._pool: ThreadPoolExecutor | None = None
-        self._slots = asyncio.Semaphore(WORKERS)
-        self._spent = 0.0  # seconds drawn since the last tick
-        self._stretch = 1.0  # by how much all waits are longer now
+        self._drawers = Drawers()
+        self._drawing = False  # whether some region is with them
+        self._gathered_at = 0.0  # when the first draw of the round came back; 0: none has
+        self._spent = self._late = 0.0  # of the running second: seconds drawn, longest wait for a thread
 
     @property
     def sockets(self) -> int:
@@ -122,6 +109,7 @@ class Hub:
             young = time.monotonic() - live.drawn_at < CLEAN
             if live.frame and young and not live.dirty and not live.drawing:
                 outbox.put(live.frame)
+                self._unsent.add(outbox)
             else:
                 live.newcomers.add(outbox)
                 live.dirty = True
@@ -132,6 +120,8 @@ class Hub:
         if outbox not in self._sockets:
             return
         self.counts.dropped += outbox.dropped
+        self.counts.skipped += outbox.skipped
+        self._unsent.discard(outbox)
         for live in self._sockets.pop(outbox):
             live.sockets.discard(outbox)
             live.newcomers.discard(outbox)
@@ -142,7 +132,10 @@ class Hub:
         part = region.part(page)
         live = self._lives.get((region.name, part))
         if live is None:
-            live = self._lives[region.name, part] = Live(region, part, region.listens(part))
+            topics = region.listens(part)
+            if any(topic.startswith(TASK) for topic in topics):
+                topics |= {ANY_TASK}
+            live = self._lives[region.name, part] = Live(region, part, topics)
             for topic in live.topics:
                 self._topics.setdefault(topic, set()).add(live)
         return live
@@ -166,20 +159,20 @@ class Hub:
             for live in self._topics.get(topic, ()):
                 live.dirty = touched = True
         if touched:
+            self._told = True
             self._wake.set()
 
     async def stop(self) -> None:
         """Ends the runners; sockets are told to close."""
         for outbox in self._sockets:
             outbox.close("stopping")
-        running = [*self._runners, *self._draws]
-        self._runners = []
+        running, self._runners = self._runners, []
         for runner in running:
             runner.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        if self._pool:
-            self._pool.shutdown(wait=False)
-            self._pool = None
+        self._drawers.stop()
+        for live in self._lives.values():
+            live.drawing = False
         self._listening.clear()
 
     # The runners
@@ -189,7 +182,6 @@ class Hub:
             return
         for runner in self._runners:
             runner.cancel()
-        self._pool = self._pool or ThreadPoolExecutor(WORKERS, thread_name_prefix="umbel-draw")
         stories: list[Coroutine[Any, Any, None]] = [self._listen(), self._draw(), self._tick()]
         self._runners = [asyncio.create_task(story) for story in stories]
 
@@ -239,72 +231,108 @@ class Hub:
 
     async def _tick(self) -> None:
         while True:
+            began = time.monotonic()
             await asyncio.sleep(1.0)
-            load, self._spent = self._spent / BUDGET, 0.0
-            self._stretch = min(8.0, max(1.0, self._stretch * min(max(load, 0.8), 2.0)))
-            self.changed((CLOCK,))
+            now = time.monotonic()
+            # A loop that is late itself is as bad as threads that are.
+            self.pace.second(self._spent, max(self._late, now - began - 1.0))
+            self._spent = self._late = 0.0
+            for live in self._topics.get(CLOCK, ()):
+                if not live.dirty:
+                    # It can wait for what is told next, and leave with that.
+                    live.dirty, live.due = True, max(live.due, now)
+            self._wake.set()
 
     async def _draw(self) -> None:
-        """Starts a draw of each dirty region whose time has come, then sleeps until the next one's."""
+        """Queues each dirty region whose time has come, sends what is drawn, sleeps until the next is due."""
         while True:
             self._wake.clear()
             now = time.monotonic()
-            waits = [RETRY]
-            for live in self._lives.values():
-                if not live.dirty or live.drawing:
-                    continue
-                if live.due > now:
-                    waits.append(live.due - now)
-                    continue
-                live.drawing = True
-                draw = asyncio.create_task(self._redraw(live))
-                self._draws.add(draw)
-                draw.add_done_callback(self._draws.discard)
+            wait = min(self._queue_due(now), self._send_due(now))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(waits)):
+                async with asyncio.timeout(wait):
                     await self._wake.wait()
 
-    async def _redraw(self, live: Live) -> None:
-        async with self._slots:
-            if not live.sockets:
-                live.drawing = False
-                return
-            # Before the draw: what changes during it makes the region dirty again.
-            live.dirty = False
-            newcomers, live.newcomers = live.newcomers, set()
-            began = time.monotonic()
-            try:
-                content, worked = await asyncio.get_running_loop().run_in_executor(self._pool, _content, live)
-            except Exception:  # one region's failure must not stop the others
-                self.counts.failed += 1
-                log.exception(
-                    "A live region could not be drawn.", region=live.region.name, view=live.page.view
-                )
-                live.dirty = True
-                live.newcomers |= newcomers & live.sockets
-                live.due = time.monotonic() + RETRY
-            else:
-                self._hand_out(live, content, newcomers)
-                ended = time.monotonic()
-                live.drawn_at = ended
-                # What it waited for a busy machine is not all its own doing.
-                self._spent += max(worked, (ended - began) / 2)
-                live.due = began + self._stretch * max(live.region.every, SHARE * (ended - began))
-            finally:
-                live.drawing = False
-                self._wake.set()
+    def _queue_due(self, now: float) -> float:
+        """Hands to the threads what is due; answers the seconds until something more is."""
+        told, self._told = self._told, False
+        soonest, due = RETRY, []
+        self._drawing = False
+        for live in self._lives.values():
+            if live.dirty and not live.drawing:
+                # Who has nothing yet does not wait for the others.
+                ride = 0.0 if live.newcomers else RIDE
+                if now < (live.due - EARLY if told else live.due + ride):
+                    soonest = min(soonest, live.due + ride - now)
+                    continue
+                live.drawing, live.queued_at = True, now
+                due.append(live)
+            self._drawing |= live.drawing
+        self._drawers.draw(due, self._take)
+        return soonest
 
-    def _hand_out(self, live: Live, content: str, newcomers: set[Outbox]) -> None:
+    def _take(self, live: Live, drawn: Drawn) -> None:
+        """A region comes back from its thread."""
+        live.drawing = False
+        if drawn.problem is not None:
+            self.counts.failed += 1
+            log.error(
+                "A live region could not be drawn.",
+                region=live.region.name,
+                view=live.page.view,
+                exc_info=drawn.problem,
+            )
+            live.dirty = True
+            live.due = time.monotonic() + RETRY
+        elif drawn.content is not None:
+            # What it waited for a busy machine is not all its own doing.
+            cost = max(drawn.worked, (drawn.ended - drawn.began) / 4)
+            live.cost = (live.cost + cost) / 2 if live.cost else cost
+            live.drawn_at = drawn.ended
+            live.due = max(live.due, drawn.began) + self.pace.rest(live.region.every, live.cost)
+            self._spent += cost
+            self._late = max(self._late, drawn.began - live.queued_at)
+            self._hand_out(live, drawn.content)
+        self._wake.set()
+
+    def _hand_out(self, live: Live, content: str) -> None:
         self.counts.drawn += 1
         if content != live.content or live.frame is None:
-            live.content, live.frame = content, _frame(live.region, content)
+            live.content, live.frame = content, framed(live.region, content)
             readers = live.sockets
         else:
             self.counts.unchanged += 1
-            readers = newcomers & live.sockets
+            readers = live.newcomers
+        if readers:
+            self._gathered_at = self._gathered_at or time.monotonic()
         for outbox in readers:
             outbox.put(live.frame)
-            self.counts.sent += 1
+        self.counts.sent += len(readers)
+        self._unsent |= readers
+        live.newcomers = set()
+
+    def _send_due(self, now: float) -> float:
+        """Sends what waits, each socket at its pace; answers the seconds until something more is due."""
+        if not self._unsent:
+            return RETRY
+        if self._drawing and now < self._gathered_at + GATHER:
+            return self._gathered_at + GATHER - now
+        self._gathered_at = 0.0
+        beat, period, soonest = Beat(), self.pace.period, RETRY
+        for outbox in list(self._unsent):
+            if now < outbox.allowed_at:
+                soonest = min(soonest, outbox.allowed_at - now)
+                continue
+            self._unsent.discard(outbox)
+            outbox.allowed_at = max(outbox.allowed_at, now - BURST * period) + period
+            try:
+                self.counts.messages += outbox.flush(beat)
+            except Exception:  # one socket's failure must not stop the others
+                log.exception("A message could not be sent.")
+                outbox.close("failed")
+        self.counts.encoded += len(beat.messages)
+        self._spent += time.monotonic() - now
+        return soonest
 
 
 def current() -> Hub:
@@ -315,29 +343,9 @@ def current() -> Hub:
     return _HUBS[loop]
 
 
-def _content(live: Live) -> tuple[str, float]:
-    """What the region holds now, and the seconds of processor that took; runs in a thread."""
-    began = time.thread_time()
-    try:
-        if live.region.data:
-            content = json.dumps(live.region.values(live.page), cls=DjangoJSONEncoder, separators=(",", ":"))
-        else:
-            # htmx would insert white space around the element again with each frame.
-            content = live.region.draw(live.page).strip()
-    except Exception:
-        # The thread keeps its connection between draws, unless it may be the reason of the failure.
-        connections.close_all()
-        raise
-    return content, time.thread_time() - began
-
-
-def _frame(region: Region, content: str) -> Frame:
-    head = f'"region":{json.dumps(region.name)}'
-    if region.data:
-        return Frame(region.name, f'{head},"data":{content}}}')
-    held = ',"held":true' if region.held else ""
-    swap = f'"target":{json.dumps("#" + region.name)},"swap":"outerMorph","content":{json.dumps(content)}'
-    return Frame(region.name, f"{head}{held},{swap}}}")
+def running() -> list[Hub]:
+    """The hubs of this process, from any thread: to read their figures."""
+    return [hub for hub in list(_HUBS.values()) if hub.sockets]
 
 
 _HUBS: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()

@@ -16,9 +16,10 @@ from channels.layers import get_channel_layer
 
 GROUP = "umbel"
 TYPE = "umbel.changed"
-# Topics in one message, and topics that may wait; past that those of single tasks are let go.
+TASK = "task:"  # Starts the topic of a single task.
+ANY_TASK = "task:*"  # Told in place of them when there are many: any task may have changed.
+MOST_TASKS = 500
 MOST_IN_MESSAGE = 1_000
-MOST_WAITING = 20_000
 SEND_TIMEOUT = 5.0  # seconds
 
 log = structlog.get_logger(__name__)
@@ -35,7 +36,6 @@ class Publisher:
         self.origin = uuid.uuid4().hex[:12]
         self.seq = 0
         self.failures = 0
-        self.let_go = 0
         self._waiting: set[str] = set()
         self._sending = False
         self._lock = threading.Lock()
@@ -53,10 +53,7 @@ class Publisher:
     def publish(self, topics: Iterable[str]) -> None:
         with self._lock:
             self._waiting.update(topics)
-            if len(self._waiting) > MOST_WAITING:
-                kept = {topic for topic in self._waiting if not topic.startswith("task:")}
-                self.let_go += len(self._waiting) - len(kept)
-                self._waiting = kept
+            self._waiting = _shortened(self._waiting)
             if self._sending or not self._waiting:
                 return
             loop = self._running_loop()
@@ -115,6 +112,16 @@ class Publisher:
             }
             async with asyncio.timeout(SEND_TIMEOUT):
                 await layer.group_send(GROUP, message)
+
+
+def _shortened(topics: set[str]) -> set[str]:
+    """The same said shorter when it names many single tasks."""
+    if len(topics) <= MOST_TASKS and ANY_TASK not in topics:
+        return topics
+    others = {topic for topic in topics if not topic.startswith(TASK)}
+    if ANY_TASK not in topics and len(topics) - len(others) <= MOST_TASKS:
+        return topics
+    return others | {ANY_TASK}
 
 
 _publisher = Publisher()

@@ -1,6 +1,6 @@
 // The live page: one socket, one region a frame, nothing moves under the hand.
-// hx-ws opens the socket, closes it in hidden tabs, comes back with growing delays (never after 1000 or 4xxx) and
-// swaps the content of each JSON frame: {seq, now, region, target, swap, content, held?} or {seq, now, region, data}.
+// hx-ws opens the socket, closes it in hidden tabs and comes back with growing delays (never after 1000 or 4xxx).
+// A message is {seq, after, now, frames}; a frame {region, target, swap, content, held?} or {region, data}.
 import { $, $$, clock, tellAges } from "./page.js";
 import { paintRows, rowsIn } from "./rows.js";
 
@@ -50,19 +50,30 @@ const LISTENERS = {
     if (detail.code === 1006 && connection.attempt === 3) askWhetherSignedOut();
   },
   "before:message:incoming": ({ detail }) => {
-    const frame = JSON.parse(detail.message.data);
-    if (resync) return (detail.cancelled = true);
-    if (frame.seq !== ++seq) {
+    // hx-ws swaps one region a message; ours bring several.
+    detail.cancelled = true;
+    if (resync) return;
+    const message = JSON.parse(detail.message.data);
+    if (message.after !== seq) {
       // Something was lost on the way: coming back brings everything. The server's answer to our close says 1000.
-      resync = detail.cancelled = true;
+      resync = true;
       connection.config.reconnectCodes = [...COME_BACK, 1000];
       return connection.socket.close();
     }
-    clock.offset = frame.now - Date.now() / 1000;
-    if (!wants(frame)) detail.cancelled = true;
+    seq = message.seq;
+    clock.offset = message.now - Date.now() / 1000;
+    detail.waitUntil(show(message.frames));
   },
-  "after:message:incoming": () => afterSwap(),
 };
+
+async function show(frames) {
+  for (const frame of frames) if (wants(frame)) await swap(frame);
+  afterSwap();
+}
+
+async function swap({ content, target, swap }) {
+  if (content !== undefined) await htmx.swap({ sourceElement: element, target, swap, text: content, transition: false });
+}
 
 /** False when the frame must not be swapped now: it is kept, or drawn otherwise. */
 function wants(frame) {
@@ -90,9 +101,7 @@ async function askWhetherSignedOut() {
 async function apply(frame) {
   waiting.delete(frame.region);
   newer.delete(frame.region);
-  if (!wants(frame)) return;
-  if (frame.content !== undefined) await htmx.swap({ sourceElement: element, target: frame.target, swap: frame.swap, text: frame.content, transition: false });
-  afterSwap();
+  await show([frame]);
 }
 
 function afterSwap() {
@@ -157,7 +166,7 @@ export async function showNewer() {
     waiting.delete(frame.region);
     newer.delete(frame.region);
     for (const row of rowsIn(document)) row.removeAttribute("data-gone");
-    await htmx.swap({ sourceElement: element, target: frame.target, swap: frame.swap, text: frame.content, transition: false });
+    await swap(frame);
   }
   afterSwap();
 }

@@ -8,10 +8,58 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Site:
+    """The running site, for a test; ``cookie`` is the header of a browser that has signed in."""
+
+    def __init__(self, port: int, name: str, cookie: str) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.cookie = f"{name}={cookie}"
+        self.browser_cookie = {"name": name, "value": cookie, "url": self.url}
+
+    def set(self, **state: Any) -> None:
+        request = urllib.request.Request(f"{self.url}/set/", json.dumps(state).encode(), method="POST")
+        urllib.request.urlopen(request, timeout=15).close()
+
+    def end(self, why: str = "restart") -> None:
+        """Closes every socket."""
+        urllib.request.urlopen(f"{self.url}/end/?why={why.replace(' ', '%20')}", timeout=15).close()
+
+    def counts(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.url}/counts/", timeout=15) as answer:
+            got: dict[str, Any] = json.load(answer)
+        return got
+
+
+@contextmanager
+def running() -> Iterator[Site]:
+    """The site in a process of its own, which ends with the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.live_site"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdin is not None
+    line = process.stdout.readline()
+    assert line, "the site did not start"
+    yield Site(**json.loads(line))
+    process.stdin.close()
+    process.wait(30)
+
 
 urlpatterns: list[Any] = []
 
@@ -204,7 +252,7 @@ def _pages() -> None:
         from dashboard import hub
 
         here = hub.current()
-        waiting = [len(outbox._waiting) for outbox in here._sockets]
+        waiting = [outbox.waiting for outbox in here._sockets]
         return HttpResponse(json.dumps({"sent": here.counts.sent, "waiting": waiting}))
 
     @csrf_exempt

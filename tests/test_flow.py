@@ -7,37 +7,15 @@ import json
 import os
 import socket
 import struct
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import wait_until
+from tests.live_site import Site, running
 
-ROOT = Path(__file__).resolve().parent.parent
 RESET = -1
-
-
-class Site:
-    """The site of ``tests.live_site``."""
-
-    def __init__(self, port: int, name: str, cookie: str) -> None:
-        self.port = port
-        self.cookie = f"{name}={cookie}"
-
-    def set(self, **state: Any) -> None:
-        url = f"http://127.0.0.1:{self.port}/set/"
-        request = urllib.request.Request(url, json.dumps(state).encode(), method="POST")
-        urllib.request.urlopen(request, timeout=15).close()
-
-    def counts(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/counts/", timeout=15) as answer:
-            got: dict[str, Any] = json.load(answer)
-        return got
 
 
 class Wire:
@@ -69,11 +47,19 @@ class Wire:
             size = int.from_bytes(self.file.read(2 if size == 126 else 8), "big")
         return first & 0x0F, self.file.read(size)
 
-    def frame(self) -> dict[str, Any]:
+    def message(self) -> dict[str, Any]:
         opcode, payload = self.read()
         assert opcode == 1, (opcode, payload)
         got: dict[str, Any] = json.loads(payload)
         return got
+
+    def snapshot(self) -> int:
+        """Reads until every region of the page has come; answers the last message's number."""
+        regions: set[str] = set()
+        while len(regions) < 3:
+            got = self.message()
+            regions |= {frame["region"] for frame in got["frames"]}
+        return int(got["seq"])
 
     def close_code(self) -> int:
         try:
@@ -91,19 +77,8 @@ class Wire:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.live_site"],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None and process.stdin is not None
-    line = process.stdout.readline()
-    assert line, "the site did not start"
-    yield Site(**json.loads(line))
-    process.stdin.close()
-    process.wait(30)
+    with running() as site:
+        yield site
 
 
 @pytest.fixture
@@ -140,33 +115,35 @@ def test_a_command_or_a_huge_message_ends_it(site: Site, own: str) -> None:
 
 def test_the_numbers_of_a_socket_have_no_gap(site: Site, own: str) -> None:
     wire = Wire(site, own, site.cookie)
-    seen = [wire.frame()["seq"] for _ in range(3)]
-    site.set(word="numbered")
-    seen.append(wire.frame()["seq"])
-    assert seen == [1, 2, 3, 4]
+    last = wire.snapshot()
+    for word in ("numbered", "again"):
+        site.set(word=word)
+        got = wire.message()
+        assert got["after"] == last
+        last = got["seq"]
     wire.close()
 
 
 def test_a_browser_that_does_not_read_gets_the_newest_and_no_pile(site: Site, own: str) -> None:
     wire = Wire(site, own, site.cookie)
-    for _ in range(3):
-        wire.frame()
-    sent = 0
+    last = wire.snapshot()
+    sent, before = 0, site.counts()["sent"]
     while not any(site.counts()["waiting"]):
         sent += 1
         assert sent < 200, "the server kept what nobody read"
         site.set(word=f"{sent} " + "x" * 1_000_000)
-        wait_until(lambda n=sent: site.counts()["sent"] >= n + 3)
+        wait_until(lambda n=sent: site.counts()["sent"] >= n + before)
     for n in range(10):
         site.set(word=f"later {n} " + "x" * 1_000_000)
     assert max(site.counts()["waiting"]) == 1, "one frame for one region, however many were drawn"
     site.set(word="the last")
-    words, numbers = [], []
+    words: list[str] = []
     while not words or words[-1] != "the":
-        got = wire.frame()
-        words.append(got["content"].split("<h2>")[1].split(" ")[0])
-        numbers.append(got["seq"])
+        got = wire.message()
+        assert got["after"] == last, "what was overtaken leaves no gap"
+        last = got["seq"]
+        (frame,) = got["frames"]
+        words.append(frame["content"].split("<h2>")[1].split(" ")[0])
     assert len(words) < sent + 10
-    assert numbers == list(range(4, 4 + len(numbers)))
     wire.close()
     wait_until(lambda: site.counts()["waiting"] == [])

@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.live_site import Site, running
+
 pytestmark = pytest.mark.browser
-ROOT = Path(__file__).resolve().parent.parent
 ROWS = [[f"r{n}", "Running"] for n in range(20, 10, -1)]
-
-
-class Site:
-    def __init__(self, port: int, name: str, cookie: str) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.cookie = {"name": name, "value": cookie, "url": self.url}
-
-    def set(self, **state: Any) -> None:
-        request = urllib.request.Request(f"{self.url}/set/", json.dumps(state).encode(), method="POST")
-        urllib.request.urlopen(request, timeout=15).close()
-
-    def end(self, why: str = "restart") -> None:
-        urllib.request.urlopen(f"{self.url}/end/?why={why.replace(' ', '%20')}", timeout=15).close()
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.live_site"],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None and process.stdin is not None
-    line = process.stdout.readline()
-    assert line, "the site did not start"
-    yield Site(**json.loads(line))
-    process.stdin.close()
-    process.wait(30)
+    with running() as site:
+        yield site
 
 
 @pytest.fixture
@@ -55,7 +26,7 @@ def live(site: Site, page: Page) -> Iterator[Page]:
     said: list[str] = []
     page.on("console", lambda message: message.type == "error" and said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
-    page.context.add_cookies([site.cookie])
+    page.context.add_cookies([site.browser_cookie])
     page.goto(f"{site.url}/")
     site.set(word="ready")
     expect(page.locator("#word h2")).to_have_text("ready")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from monitor import publish as publishing
-from monitor.publish import GROUP, MOST_IN_MESSAGE, MOST_WAITING, Publisher
+from monitor.publish import ANY_TASK, GROUP, MOST_IN_MESSAGE, MOST_TASKS, Publisher
 from tests.conftest import wait_until
 
 
@@ -127,21 +127,30 @@ def test_a_failed_send_keeps_its_topics_for_the_next(layer: Layer) -> None:
 
 def test_many_topics_leave_in_several_messages(layer: Layer) -> None:
     publisher = Publisher()
-    publisher.publish({f"task:{n}" for n in range(MOST_IN_MESSAGE + 1)})
+    publisher.publish({f"worker:{n}" for n in range(MOST_IN_MESSAGE + 1)})
     wait_until(lambda: len(layer.sent) == 2)
     assert len(set(layer.topics)) == MOST_IN_MESSAGE + 1
 
 
-def test_too_many_waiting_lose_single_tasks_only(layer: Layer) -> None:
+def test_many_single_tasks_are_told_as_any_task(layer: Layer) -> None:
     publisher = Publisher()
     layer.open.clear()
     publisher.publish(["a"])
     wait_until(lambda: layer.loops)
-    publisher.publish({f"task:{n}" for n in range(MOST_WAITING)} | {"tasks", "worker:w"})
-    assert publisher.let_go == MOST_WAITING
+    publisher.publish({f"task:{n}" for n in range(MOST_TASKS)} | {"tasks", "worker:w"})
+    publisher.publish({"task:one more"})
+    publisher.publish({"task:and another"})
     layer.open.set()
     wait_until(lambda: len(layer.sent) == 2)
-    assert layer.sent[1]["topics"] == ["tasks", "worker:w"]
+    assert layer.sent[1]["topics"] == [ANY_TASK, "tasks", "worker:w"]
+
+
+def test_some_single_tasks_are_told_each(layer: Layer) -> None:
+    publisher = Publisher()
+    topics = {f"task:{n}" for n in range(MOST_TASKS)} | {f"worker:{n}" for n in range(10)}
+    publisher.publish(topics)
+    wait_until(lambda: layer.sent)
+    assert set(layer.topics) == topics
 
 
 def test_nothing_is_sent_for_nothing(layer: Layer) -> None:
