@@ -1,4 +1,4 @@
-# make demo | test | check | ci. Needs Python 3.11 or later with pip, git and make; all else it gets itself.
+# make demo | test | check | bench | ci. Needs Python 3.11 or later with pip, git and make; all else it gets itself.
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -8,13 +8,14 @@ export UMBEL_DATA := $(CURDIR)/.umbel
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test check bench ci ready-demo ready-test clean
+.PHONY: help demo test check bench ci ready-demo ready-test ready-bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     a shop with real workers and Umbel on http://127.0.0.1:8000 (PORT=9000 RATE=20 ARGS=…)"
 	@echo "make test     the tests, with real brokers, workers and browser (ARGS='tests/test_cli.py -x')"
 	@echo "make check    format, lint, types, who may import whom"
+	@echo "make bench    Umbel, Flower and the raw limit side by side (QUICK=1 ONLY=ingest,memory,pages,push,fanout,start)"
 	@echo "make ci       check and test; a skipped test is a failure"
 	@echo "make clean    removes .venv, caches and built files"
 
@@ -31,13 +32,14 @@ check: ready-test
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
-bench:
-	@echo "There is no benchmark yet."
+# With Flower 2.2 in an environment of its own; takes half an hour, QUICK=1 three minutes.
+bench: ready-bench
+	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 ci: export UMBEL_CI := 1
 ci: check test
 
-ready-demo ready-test:
+ready-demo ready-test ready-bench:
 	@$(if $(PYTHON),,$(error No Python 3.11 or later was found: install one, or say make PYTHON=/path/to/python3))
 	@$(PYTHON) .ci/setup.py $(@:ready-%=%)
 

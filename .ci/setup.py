@@ -1,7 +1,7 @@
-"""Gets a fresh clone ready: ``setup.py demo`` or ``setup.py test``. Needs Python 3.11 and pip, nothing else.
+"""Gets a fresh clone ready: ``setup.py demo``, ``test`` or ``bench``. Needs Python 3.11 and pip alone.
 
-Makes ``.venv`` once for each state of pyproject.toml, builds static/vendor, and for ``test`` installs what
-the live tests need where it may (Debian, as root); elsewhere it says what will not be run, and why.
+Makes ``.venv`` once for each state of pyproject.toml, builds static/vendor, and for ``test`` and ``bench``
+installs what they need where it may (Debian, as root); elsewhere it says what will not be run, and why.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ def main(what: str) -> int:
     if sys.version_info < (3, 11):
         print(f"Umbel needs Python 3.11 or later, this is {sys.version.split()[0]}: make PYTHON=python3.12 …")
         return 1
-    if not _install(what) or subprocess.call([str(PYTHON), str(ROOT / "frontend" / "vendor.py")]):
+    # The bench drives a browser and starts the same servers as the tests.
+    extra = "demo" if what == "demo" else "test"
+    if not _install(extra) or subprocess.call([str(PYTHON), str(ROOT / "frontend" / "vendor.py")]):
         return 1
-    if what == "test":
+    if what != "demo":
         _tools()
     return 0
 
