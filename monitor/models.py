@@ -57,6 +57,11 @@ class Task(models.Model):
             models.Index(fields=["name", "-seen_at"], name="task_name"),
             models.Index(fields=["worker", "-seen_at"], name="task_worker"),
             models.Index(fields=["queue", "-seen_at"], name="task_queue"),
+            models.Index(
+                fields=["exception_type", "-seen_at"],
+                name="task_error",
+                condition=models.Q(exception_type__gt=""),
+            ),
             # Most tasks are their own root and nobody's child: those cost no entry.
             models.Index(fields=["root_id"], name="task_root", condition=NOT_ROOT),
             models.Index(

@@ -26,6 +26,7 @@ class TaskFilter:
     name: str = ""
     worker: str = ""
     queue: str = ""
+    error: str = ""
     q: str = ""
     span: str = ""
     since: float | None = None
@@ -46,6 +47,7 @@ class TaskFilter:
     def asked(self) -> dict[str, list[str]]:
         """The filters that are set, as they stand in the URL, without paging and sorting."""
         one = {"name": self.name, "worker": self.worker, "queue": self.queue, "q": self.q, "in": self.span}
+        one["error"] = self.error
         pairs = {key: [value] for key, value in one.items() if value}
         pairs |= {key: [self.raw[key]] for key in ("from", "to") if self.raw.get(key)}
         if self.stuck:
@@ -77,7 +79,7 @@ def task_filter(params: QueryDict) -> TaskFilter:
             states.append(value.upper())
         elif value:
             errors.append(f"“{value[:60]}” is no state. Choose from {', '.join(STATES)}.")
-    text = {key: params.get(key, "").replace("\x00", "").strip() for key in ("name", "worker", "queue", "q")}
+    text = {key: params.get(key, "").replace("\x00", "").strip() for key in _WORDS}
     for key, value in text.items():
         if len(value) > LONGEST:
             errors.append(f"The {_WORDS[key]} has {len(value):,} characters; {LONGEST} are the most.")
@@ -111,7 +113,10 @@ def task_filter(params: QueryDict) -> TaskFilter:
     )
 
 
-_WORDS = {"name": "task name", "worker": "worker's name", "queue": "queue's name", "q": "text to search for"}
+_WORDS = {
+    **{"name": "task name", "worker": "worker's name", "queue": "queue's name"},
+    **{"error": "kind of exception", "q": "text to search for"},
+}
 
 
 def _moment(key: str, raw: dict[str, str], errors: list[str]) -> float | None:

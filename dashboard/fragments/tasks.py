@@ -12,6 +12,7 @@ from dashboard.fragments import Page, Region, register
 from dashboard.queries import task as one
 from dashboard.queries import tasks as many
 from dashboard.queries.distribution import distribution
+from dashboard.queries.matches import over_time
 from dashboard.queries.workflow import workflow
 from dashboard.templatetags.umbel import state_name
 from dashboard.templatetags.words import clock
@@ -56,12 +57,12 @@ def _count(number: int) -> str:
 
 def _matches(page: Page) -> Mapping[str, Any]:
     asked, now = _asked(page), time.time()
-    series, (begin, end) = many.over_time(asked, now)
+    series, (begin, end) = over_time(asked, now)
     drawn = [(state_name(state), values) for state, values in series]
     axis = [clock(begin + (end - begin) * n / 5)[:5] for n in range(5)]
     axis.append("now" if now - end < 1 else clock(end)[:5])
-    total = many.count(asked, now)
-    text = f"{many.COUNTED:,}+" if total > many.COUNTED else f"{total:,}"
+    total, more = many.count(asked, now)
+    text = f"{total:,}{'+' if more else ''}"
     return {"series": drawn, "axis": axis, "total": text, "total_note": _note(asked)}
 
 
@@ -74,7 +75,10 @@ def _note(asked: TaskFilter) -> str:
 
 
 # A filter by its key in the URL -> the words for it.
-_DROPS = {"q": "text", "name": "name", "worker": "worker", "queue": "queue", "state": "state", "in": "time"}
+_DROPS = {
+    **{"q": "text", "name": "name", "worker": "worker", "queue": "queue", "error": "exception"},
+    **{"state": "state", "in": "time"},
+}
 
 
 def _list(page: Page) -> Mapping[str, Any]:

@@ -1,31 +1,39 @@
-"""Every read of the tasks page: a bounded window of rows, counts that stay cheap, and the bars over time."""
+"""Every read of the tasks page but its bars: a bounded window of rows, and counts that stay cheap."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
+from typing import Any
 
 from django.db import connection
-from django.db.models import F, Q, QuerySet
+from django.db.models import Q, QuerySet
 
 from dashboard.forms.tasks import SPANS, TaskFilter
+from dashboard.queries import newest, shared, text
+from dashboard.queries.newest import Found, Place, wanted
 from dashboard.queries.usual import Usual, all_usual
+from dashboard.templatetags.words import clock
 from monitor.models import Task, TaskType, Worker
 from monitor.records import STARTED, STATES, WAITING
 
 ROWS = 50
 COUNTED = 10_000  # rows counted at most; beyond, "10,000+"
-SEARCHED = 20_000  # newest rows that a text is looked for in
+MATCHES = 1_000  # rows counted at most that hold a text
+SEARCHED = 20_000  # newest rows that the API looks for a text in
 SORTED = 2_000  # rows that are put in an order no index keeps
-BARS = 60
+RUNNING = 10_000  # running tasks among which the oldest are looked for
+FRESH = 0.5  # seconds that a count of all tasks serves every page and region
 
-_ROW = (
+_SHOWN = (
     *("id", "uuid", "name", "state", "worker", "queue", "args", "kwargs", "received_at", "started_at"),
     *("ended_at", "seen_at", "runtime", "wait", "retries", "eta", "known", "note"),
 )
+# In the order of the table, as a row is made into a task.
+_ROW = tuple(f.column for f in Task._meta.concrete_fields if f.column in _SHOWN)
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Window:
     rows: list[Row]
     older: str = ""
     newer: str = ""
-    note: str = ""
+    limits: str = ""  # what was not looked at
 
 
 def window(asked: TaskFilter, now: float | None = None) -> Window:
@@ -80,7 +88,7 @@ def window(asked: TaskFilter, now: float | None = None) -> Window:
 
 
 def matching(asked: TaskFilter, now: float) -> QuerySet[Task]:
-    """Unordered rows that match all but ``stuck``."""
+    """Unordered rows that match all but ``stuck``, for the API: a text is any part of the newest rows."""
     tasks = Task.objects.all()
     if asked.states:
         tasks = tasks.filter(state__in=asked.states)
@@ -103,16 +111,28 @@ def matching(asked: TaskFilter, now: float) -> QuerySet[Task]:
     return tasks
 
 
-def count(asked: TaskFilter, now: float | None = None) -> int:
-    """How many match; COUNTED + 1 means more than COUNTED."""
+def count(asked: TaskFilter, now: float | None = None) -> tuple[int, bool]:
+    """How many match, and whether there may be more than were counted."""
     now = time.time() if now is None else now
     if asked.stuck:
-        return len(_stuck(asked, now))
-    return matching(asked, now).order_by().values("pk")[: COUNTED + 1].count()
+        return len(_stuck(asked, now)), False
+    if asked.q:
+        found = _found(newest.KEYS, _unpaged(asked), now, MATCHES + 1)
+        return min(len(found.rows), MATCHES), len(found.rows) > MATCHES or found.on is not None
+    if not asked.narrowed:
+        counts = state_counts()
+        total = min(sum(counts.values()), COUNTED + 1)
+    else:
+        total = newest.count(wanted(asked, now), COUNTED + 1)
+    return min(total, COUNTED), total > COUNTED
 
 
 def state_counts() -> dict[str, int]:
-    """Tasks in each state, each counted to COUNTED at most, from the index alone."""
+    """Tasks in each state, each counted to COUNTED at most, from the index alone; as of FRESH seconds ago."""
+    return shared.reading("task states", FRESH, _state_counts)
+
+
+def _state_counts() -> dict[str, int]:
     table = connection.ops.quote_name(Task._meta.db_table)
     one = "(SELECT COUNT(*) FROM (SELECT 1 FROM {} WHERE state = %s LIMIT {}) AS s{})"
     counts = ", ".join(one.format(table, COUNTED + 1, n) for n in range(len(STATES)))
@@ -123,9 +143,20 @@ def state_counts() -> dict[str, int]:
     return dict(zip(STATES, row or [0] * len(STATES), strict=True))
 
 
-def stuck_count(now: float | None = None) -> int:
-    """Running tasks far over their usual."""
-    return len(_stuck(TaskFilter(), time.time() if now is None else now))
+def stuck_count() -> int:
+    """Running tasks far over their usual, as of FRESH seconds ago."""
+    return shared.reading("stuck tasks", FRESH, _stuck_count)
+
+
+def _stuck_count() -> int:
+    now, known = time.time(), all_usual()
+    running = Task.objects.filter(state=STARTED, started_at__isnull=False)
+    paces = (
+        known[name].pace(max(0.0, now - began))
+        for name, began in running.order_by("started_at").values_list("name", "started_at")[:SORTED]
+        if name in known and began is not None
+    )
+    return sum(pace == "stuck" for pace in paces)
 
 
 def choices() -> dict[str, list[str]]:
@@ -138,26 +169,6 @@ def choices() -> dict[str, list[str]]:
         "workers": [hostname for hostname, _ in workers],
         "queues": sorted(queues)[:200],
     }
-
-
-def over_time(
-    asked: TaskFilter, now: float | None = None
-) -> tuple[list[tuple[str, list[float]]], list[float]]:
-    """Matches by state in BARS stretches of time, and the ends of the axis; of the newest SEARCHED rows."""
-    now = time.time() if now is None else now
-    begin = now - SPANS.get(asked.span, 900.0)
-    end = now
-    if asked.since is not None or asked.until is not None:
-        end = min(asked.until or now, now)
-        begin = asked.since if asked.since is not None else end - 900.0
-    width = max((end - begin) / BARS, 1e-3)
-    rows = matching(asked, now).filter(seen_at__gte=begin, seen_at__lte=end).order_by("-seen_at")
-    counted: dict[str, list[float]] = {}
-    for state, at in rows.values_list("state", "seen_at")[:SEARCHED]:
-        bars = counted.setdefault(state, [0.0] * BARS)
-        bars[min(BARS - 1, int((at - begin) / width))] += 1
-    order = ("SUCCESS", "STARTED", "RECEIVED", "PENDING", "REVOKED", "REJECTED", "LOST", "RETRY", "FAILURE")
-    return [(state, counted[state]) for state in order if state in counted], [begin, end]
 
 
 def rows_of(tasks: Sequence[Task], now: float) -> list[Row]:
@@ -191,63 +202,113 @@ def _named(pattern: str) -> Q:
 
 
 def _newest(asked: TaskFilter, now: float) -> Window:
-    tasks = matching(asked, now).only(*_ROW)
+    found = _found(_ROW, asked, now, ROWS + 1)
+    rows = found.rows
     if asked.after:
-        at, key = asked.after
-        tasks = tasks.filter(Q(seen_at__gt=at) | Q(seen_at=at, id__gt=key))
-        found = list(tasks.order_by("seen_at", "id")[: ROWS + 1])
-        more, found = len(found) > ROWS, found[:ROWS][::-1]
-        older, newer = bool(found), more
+        more, rows = len(rows) > ROWS, rows[-ROWS:]
+        older, newer = bool(rows), more
     else:
-        if asked.before:
-            at, key = asked.before
-            tasks = tasks.filter(Q(seen_at__lt=at) | Q(seen_at=at, id__lt=key))
-        found = list(tasks.order_by("-seen_at", "-id")[: ROWS + 1])
-        older, found = len(found) > ROWS, found[:ROWS]
+        older, rows = len(rows) > ROWS, rows[:ROWS]
         newer = asked.before is not None
-    first, last = (found[0], found[-1]) if found else (None, None)
+    tasks = tasks_of(rows)
+    first, last = (tasks[0], tasks[-1]) if tasks else (None, None)
+    on = _place_of(last) if older and last else found.on
     return Window(
-        rows_of(found, now),
-        asked.query(before=_place(last)) if older and last else "",
-        asked.query(after=_place(first)) if newer and first else "",
+        rows_of(tasks, now),
+        asked.query(before=_written(on)) if on else "",
+        asked.query(after=_written(_place_of(first))) if newer and first else "",
+        _limits(asked, found),
     )
 
 
-def _place(task: Task) -> str:
-    return f"{task.seen_at!r}_{task.pk}"
+def _found(columns: Sequence[str], asked: TaskFilter, now: float, most: int) -> Found:
+    want = wanted(asked, now)
+    return text.find(columns, asked.q, want, most) if asked.q else newest.newest(columns, want, most)
+
+
+def _unpaged(asked: TaskFilter) -> TaskFilter:
+    return replace(asked, before=None, after=None)
+
+
+def _limits(asked: TaskFilter, found: Found) -> str:
+    """What was not looked at, "" when all was."""
+    if isinstance(found, text.Read):
+        if text.sought(asked.q) is None:
+            return "That text has no letter and no digit, so there is nothing to look for."
+        if found.behind is not None:
+            since = f"since {clock(found.behind)} UTC " if found.behind > 0 else ""
+            return (
+                f"The words of tasks {since}are still being indexed: "
+                f"of those the newest {text.UNINDEXED:,} were searched."
+            )
+        if found.on is not None:
+            return "Nothing more among the newest; “Older” goes on from there."
+    elif found.on is not None:
+        return f"Of the newest {newest.STRETCH:,} that match one of the filters; “Older” goes on from there."
+    return ""
+
+
+def tasks_of(rows: Iterable[tuple[Any, ...]]) -> list[Task]:
+    """Tasks with the columns of ``_ROW`` alone."""
+    return [Task.from_db(connection.alias, _ROW, row) for row in rows]
+
+
+def _place_of(task: Task) -> Place:
+    return (task.seen_at, task.pk)
+
+
+def _written(place: Place) -> str:
+    return f"{place[0]!r}_{place[1]}"
 
 
 def _longest(asked: TaskFilter, now: float) -> Window:
-    newest = matching(asked, now).order_by("-seen_at").values("pk")[:COUNTED]
-    tasks = Task.objects.filter(pk__in=newest).only(*_ROW)
+    """Of the newest that match, since no index keeps the order of runtimes."""
+    columns = ("seen_at", "id", "runtime", "started_at")
+    rows = _found(columns, _unpaged(asked), now, MATCHES if asked.q else COUNTED).rows
     if set(asked.states) == {STARTED}:
-        tasks = tasks.order_by(F("started_at").asc(nulls_last=True), "id")
+        rows.sort(key=lambda row: (row[3] is None, row[3], row[1]))
     else:
-        tasks = tasks.order_by(F("runtime").desc(nulls_last=True), "-id")
+        rows.sort(key=lambda row: (row[2] is None, -(row[2] or 0.0), -row[1]))
     start = (asked.page - 1) * ROWS
-    found = list(tasks[start : start + ROWS + 1])
-    note = f"Longest first, of the newest {COUNTED:,} that match."
-    return _paged(asked, rows_of(found[:ROWS], now), len(found) > ROWS, note)
+    chosen = rows[start : start + ROWS]
+    return _paged(asked, rows_of(_by_key(chosen), now), len(rows) > start + ROWS)
+
+
+def _by_key(rows: Sequence[tuple[Any, ...]]) -> list[Task]:
+    """The tasks of (seen_at, id, ...) in that order; the time finds the row where ids have no index."""
+    terms = " OR ".join(["(seen_at = %s AND id = %s)"] * len(rows))
+    if not rows:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {', '.join(_ROW)} FROM {newest.TABLE} WHERE {terms}",  # noqa: S608 - our own names
+            [value for row in rows for value in row[:2]],
+        )
+        tasks = {task.pk: task for task in tasks_of(cursor.fetchall())}
+    return [tasks[row[1]] for row in rows if row[1] in tasks]
 
 
 def _furthest(asked: TaskFilter, now: float) -> Window:
     rows = _stuck(asked, now) if asked.stuck else _running(asked, now)
     rows.sort(key=lambda row: -((row.ran or 0) / row.usual.p95 if row.usual else 0))
     start = (asked.page - 1) * ROWS
-    note = "Running tasks, furthest over their usual runtime first. Stuck means longer than 3 × its p99."
-    return _paged(asked, rows[start : start + ROWS], len(rows) > start + ROWS, note)
+    return _paged(asked, rows[start : start + ROWS], len(rows) > start + ROWS)
 
 
-def _paged(asked: TaskFilter, rows: list[Row], more: bool, note: str) -> Window:
+def _paged(asked: TaskFilter, rows: list[Row], more: bool) -> Window:
     older = asked.query(page=str(asked.page + 1)) if more else ""
     newer = asked.query(page=str(asked.page - 1)) if asked.page > 1 else ""
-    return Window(rows, older, newer, note)
+    return Window(rows, older, newer)
 
 
 def _running(asked: TaskFilter, now: float) -> list[Row]:
     """Running tasks that match, the oldest SORTED of them: who runs longest is who may be stuck."""
-    tasks = matching(asked, now).filter(state=STARTED).only(*_ROW)
-    return rows_of(list(tasks.order_by(F("started_at").asc(nulls_last=True))[:SORTED]), now)
+    if asked.states and STARTED not in asked.states:
+        return []
+    asked = replace(_unpaged(asked), states=(STARTED,))
+    tasks = tasks_of(_found(_ROW, asked, now, MATCHES if asked.q else RUNNING).rows)
+    tasks.sort(key=lambda task: (task.started_at is None, task.started_at))
+    return rows_of(tasks[:SORTED], now)
 
 
 def _stuck(asked: TaskFilter, now: float) -> list[Row]:

@@ -94,7 +94,10 @@ def drift(seconds: float | None) -> str:
 
 def plain(value: object) -> str:
     """Text that can be shown and sent: no NUL, no lone surrogate, nothing that turns the line around."""
-    text = str(value).translate(_MARKS)
+    text = str(value)
+    if text.isascii() and text.isprintable():
+        return text
+    text = text.translate(_MARKS)
     return text.encode("utf-8", "replace").decode()
 
 

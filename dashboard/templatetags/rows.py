@@ -1,0 +1,109 @@
+"""Rows of the task list: a layout that the template engine draws once, and its slots, filled for each row.
+
+Fifty rows through some thirty tags each are most of what a page costs; so filled they take a twelfth.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from django import template
+from django.template.loader import render_to_string
+from django.urls import get_script_prefix, reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from dashboard.templatetags import umbel
+from dashboard.templatetags.words import UNKNOWN, domid, plain
+
+if TYPE_CHECKING:
+    from dashboard.queries.tasks import Row
+
+register = template.Library()
+
+LATE = 60.0  # seconds of waiting from which it is marked
+
+
+@register.simple_tag
+def task_rows(rows: Iterable[Row], why_not: str = "") -> SafeString:
+    """The rows of a list; ``why_not`` says why nothing can be asked for them, "" when it can."""
+    prefix, now = get_script_prefix(), time.time()
+    return format_html_join("", "{}", ((_row(row, bool(why_not), prefix, now),) for row in rows))
+
+
+def _row(row: Row, mute: bool, prefix: str, now: float) -> SafeString:
+    task = row.task
+    uuid = plain(task.uuid)
+    ids = {"uuid": uuid, "short": uuid[:8]}
+    late = bool(task.wait and task.wait > LATE)
+    scheduled = task.eta if task.eta is not None and task.eta > now else None
+    return format_html(
+        _layout("tasks/_row.html", prefix),
+        **ids,
+        domid=domid(task.uuid),
+        label=plain(task.name),
+        state=_state(task.state, scheduled, row.pace),
+        href=_address(task.uuid, prefix),
+        name=_name(task.name),
+        args=plain(row.text),
+        queue=_queue(task.queue),
+        worker=plain(task.worker or UNKNOWN),
+        waited=_LATE if late else _NOTHING,
+        wait=_duration(task.wait),
+        ran=_duration(row.ran),
+        norm=umbel.norm(row.usual, row.ran, row.running),
+        tried=_DIM if row.tries == 1 else _NOTHING,
+        tries=row.tries,
+        when=umbel.when(task.seen_at),
+        action=_NOTHING
+        if mute or not row.action
+        else format_html(_layout(_ACTIONS[row.action], prefix), **ids, query=quote(task.uuid, safe="")),
+    )
+
+
+# What can be asked for a task -> its button.
+_ACTIONS = {"revoke": "tasks/_row_revoke.html", "terminate": "tasks/_row_terminate.html"}
+_NOTHING = SafeString("")
+_LATE = SafeString(' class="warn"')
+_DIM = SafeString(' class="dim"')
+
+
+@lru_cache(maxsize=64)
+def _layout(name: str, prefix: str) -> str:
+    """Addresses in it begin with the prefix that this thread serves."""
+    return render_to_string(name)
+
+
+@lru_cache(maxsize=1024)
+def _name(name: str) -> SafeString:
+    return umbel.task_name(name)
+
+
+@lru_cache(maxsize=256)
+def _state(state: str, eta: float | None, pace: str) -> SafeString:
+    return umbel.state(state, eta=eta, pace=pace)
+
+
+@lru_cache(maxsize=4096)
+def _duration(seconds: float | None) -> SafeString:
+    return umbel.duration(seconds)
+
+
+@lru_cache(maxsize=256)
+def _queue(queue: str) -> SafeString:
+    return format_html("{}", plain(queue)) if queue else format_html('<span class="dim">{}</span>', UNKNOWN)
+
+
+def _address(uuid: str, prefix: str) -> str:
+    if uuid.isascii() and uuid.replace("-", "").isalnum():
+        return f"{_task_base(prefix)}{uuid}/"
+    return reverse("task", args=[uuid])
+
+
+@lru_cache(maxsize=16)
+def _task_base(prefix: str) -> str:
+    return reverse("task", args=["0"]).removesuffix("0/")
