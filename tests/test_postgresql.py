@@ -64,7 +64,11 @@ def postgresql() -> Iterator[str]:
 # What these words name is about the file of SQLite.
 NOT = "not sqlite and not database_is_locked and not what_is_told_can_be_read"
 SETS = {
-    "history": ["tests/test_store.py", "tests/test_rollups.py", "-k", NOT],
+    "history": [
+        *(f"tests/test_{name}.py" for name in ("store", "rollups", "retention", "partitions")),
+        "-k",
+        NOT,
+    ],
     "engine": ["tests/test_engine.py", "-k", f"(TestFlow or TestConnection) and {NOT}"],
     "pages": [
         f"tests/test_{name}.py"

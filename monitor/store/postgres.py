@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 from monitor import models
@@ -49,7 +50,7 @@ def write_tasks(cursor: CursorWrapper, batch: Sequence[rows.Row]) -> None:
         return
     for once in _rounds(batch):
         cursor.execute(_MAKE)
-        with cursor.copy(_COPY) as copy:
+        with connection.wrap_database_errors, cursor.copy(_COPY) as copy:
             copy.write(_csv(once))
         cursor.execute(_MERGE)
 

@@ -29,7 +29,8 @@ MOST_ROWS: list[tuple[type[Model], str, int]] = [
     (models.Rollup, "\"by\" <> 'all' ORDER BY start", 5_000_000),
     (models.Worker, "status = 'offline' ORDER BY COALESCE(heartbeat_at, first_seen_at)", 10_000),
 ]
-RECOUNT = 3600.0  # seconds between countings of a large table
+COUNTING = 0.005  # of the time may go into counting a table
+AT_ONCE = 0.005  # seconds: a count that takes less may be taken each time
 
 _TASKS = f'"{models.Task._meta.db_table}"'
 log = structlog.get_logger(__name__)
@@ -49,7 +50,7 @@ class Retention:
 
 
 class Pruning:
-    """Removes by ``retention``; remembers how many rows there are, since counting millions takes long."""
+    """Removes by ``retention``; remembers how many there are, since counting millions takes long."""
 
     def __init__(self, retention: Retention) -> None:
         self.retention = retention
@@ -184,26 +185,20 @@ class Pruning:
 
 
 class _Count:
-    """Rows of a table: counted once an hour, and at once while they are few; between, what was added is."""
-
-    FEW = 50_000
+    """Rows of a table. Between two countings only what goes is known: too low at times, never too high."""
 
     def __init__(self, model: type[Model]) -> None:
         self._table = f'"{model._meta.db_table}"'
         self._rows = 0
-        self._last_id = 0
-        self._counted_at = float("-inf")
+        self._again_at = float("-inf")
 
     def now(self, cursor: CursorWrapper) -> int:
-        cursor.execute(f"SELECT COALESCE(MAX(id), 0) FROM {self._table}")  # noqa: S608 - our own table
-        last_id = int(cursor.fetchone()[0])
-        if self._rows < self.FEW or time.monotonic() - self._counted_at > RECOUNT:
+        began = time.monotonic()
+        if began >= self._again_at:
             cursor.execute(f"SELECT COUNT(*) FROM {self._table}")  # noqa: S608 - our own table
-            self._rows, self._counted_at = int(cursor.fetchone()[0]), time.monotonic()
-        elif connection.vendor == "sqlite":
-            # Elsewhere an update may use up an id too.
-            self._rows += max(0, last_id - self._last_id)
-        self._last_id = last_id
+            self._rows = int(cursor.fetchone()[0])
+            took = time.monotonic() - began
+            self._again_at = began + took / COUNTING if took > AT_ONCE else began
         return self._rows
 
     def less(self, gone: int) -> None:
