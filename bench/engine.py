@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     engine.start()
     while not stopping.wait(EVERY):
         print(json.dumps(_status(engine)), flush=True)
+        if engine.failed:
+            print(f"The engine died: {engine.failed}", file=sys.stderr)
+            return 1
     engine.stop(60)
     print(json.dumps(_status(engine)), flush=True)
     if nothing is not None and given.final:

@@ -278,7 +278,12 @@ class Engine:
             "-m", "bench.engine", "--history", self.history, "--final", str(self.folder / "final.json")
         )
         self.process = guarded(argv, self.log, env=self.env, cwd=ROOT, grace=60)
-        until(self._ready, 60, "the engine's start")
+        try:
+            until(self._ready, 60, "the engine's start")
+        except TimeoutError as error:
+            tail = self.process.tail()
+            self.stop()
+            raise RuntimeError(f"{error} Its last words:\n{tail}") from error
         return self
 
     def __exit__(self, *_: object) -> None:
