@@ -186,11 +186,14 @@ def _set(options: dict[str, Any]) -> None:
     """The settings read the environment only: what is given on the command line goes there, and wins."""
     from dashboard.options import BY_NAME
 
+    given = []
     for name, value in options.items():
         if value is not None:
             variable = BY_NAME[name.replace("_", "-")].variable
             os.environ[variable] = "yes" if value is True else str(value)
             os.environ.pop(f"{variable}_FILE", None)
+            given.append(name.replace("_", "-"))
+    os.environ["UMBEL_ARGUMENTS"] = ",".join(given)  # the settings page says where values came from
 
 
 def _run(*arguments: str) -> None:

@@ -82,6 +82,11 @@ def admin(view: View[P]) -> View[P]:
     return _needs("admin", view)
 
 
+def ruled(view: View[P], name: str) -> View[P]:
+    """A view that checks by itself carries the name of its rule."""
+    return _ruled(view, name)
+
+
 def rule(view: Callable[..., Any]) -> str:
     """The rule a view carries, "" when it carries none: that is a mistake, and a test finds it."""
     return str(getattr(view, "access_rule", ""))

@@ -15,7 +15,7 @@ import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 from environs import Env, EnvError
 
-from dashboard.options import BY_NAME, Option
+from dashboard.options import BY_NAME, OPTIONS, Option
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -47,6 +47,16 @@ def _read(name: str) -> str:
             f"{option.variable}_FILE is {path!r}, which cannot be read ({error}): "
             "name a text file that the user who runs Umbel may read."
         ) from error
+
+
+def _source(option: Option) -> str:
+    """Where its value came from: command line, environment, file or default."""
+    if option.secret and env.str(f"{option.variable}_FILE", "").strip():
+        return "file"
+    if not env.str(option.variable, "").strip():
+        return "default"
+    # The command line hands its options on through the environment, and says which.
+    return "command line" if option.name in env.list("UMBEL_ARGUMENTS", []) else "environment"
 
 
 def _integer(name: str, least: int, most: int) -> int:
@@ -263,6 +273,9 @@ UMBEL_BROKER_SSL = _json("broker-ssl")
 # systemd's, for services of Type=notify.
 NOTIFY_SOCKET = env.str("NOTIFY_SOCKET", "")
 UMBEL_CHANNELS = _url("channels", "redis://host:6379/2")
+
+# What the settings page shows: each option with its value, and where that came from.
+UMBEL_GIVEN = {option.name: (_read(option.name), _source(option)) for option in OPTIONS}
 
 if not isinstance(UMBEL_TRANSPORT_OPTIONS, dict):
     raise _wrong(BY_NAME["transport-options"], str(UMBEL_TRANSPORT_OPTIONS), "give a JSON object")

@@ -5,9 +5,12 @@ from __future__ import annotations
 from django.urls import path
 
 from dashboard import fragments
+from dashboard.api import health, metrics
+from dashboard.api import tasks as api_tasks
+from dashboard.api import workers as api_workers
 from dashboard.controls import tasks as task_controls
 from dashboard.controls import workers as worker_controls
-from dashboard.views import accounts, audit, feed, overview, search, tasks, workers
+from dashboard.views import accounts, audit, feed, overview, search, settings, tasks, workers
 
 urlpatterns = [
     path("", overview.overview, name="overview"),
@@ -28,6 +31,17 @@ urlpatterns = [
     path("audit/", audit.audit, name="audit"),
     path("audit/<uuid:pk>/", audit.record, name="control-record"),
     path("feed/", feed.feed, name="feed"),
+    path("settings/", settings.settings, name="settings"),
+    # For programs: Flower's paths
+    path("api/workers", api_workers.worker_list, name="api-workers"),
+    path("api/tasks", api_tasks.task_list, name="api-tasks"),
+    path("api/task/types", api_tasks.task_types, name="api-task-types"),
+    path("api/task/info/", api_tasks.task_info, name="api-task-info-of-none"),
+    path("api/task/info/<path:uuid>", api_tasks.task_info, name="api-task-info"),
+    path("metrics", metrics.metrics, name="metrics"),
+    path("healthcheck", health.healthcheck, name="healthcheck"),
+    path("healthz", health.healthcheck, name="healthz"),
+    path("readyz", health.ready, name="readyz"),
     # People
     path("sign-in/", accounts.sign_in, name="sign-in"),
     path("sign-in/<str:token>/", accounts.sign_in_link, name="sign-in-link"),

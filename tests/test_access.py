@@ -14,8 +14,11 @@ from dashboard import access, urls
 from dashboard.fragments import Page
 
 PATTERNS = [pattern for pattern in urls.urlpatterns if isinstance(pattern, URLPattern)]
-OPEN = {"sign-in", "sign-in-link", "sign-out"}
+HEALTH = {"healthcheck", "healthz", "readyz"}  # say up or not, and nothing of the cluster
+OPEN = {"sign-in", "sign-in-link", "sign-out"} | HEALTH
 ADMIN = {"users", "user-add", "user-change"}
+# For programs: these answer with a status and a line of text, where pages send people to sign in.
+PROGRAMS = {"metrics"} | {p.name for p in PATTERNS if (p.name or "").startswith("api-")}
 VALUES = {"pk": 1, "uuid": "no-such-task", "token": "no-such-token"}
 
 
@@ -49,11 +52,25 @@ def test_every_url_carries_a_rule(pattern: URLPattern) -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("method", ["get", "post"])
-@pytest.mark.parametrize("pattern", [p for p in PATTERNS if p.name not in OPEN], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "pattern", [p for p in PATTERNS if p.name not in OPEN | PROGRAMS], ids=lambda p: p.name
+)
 def test_an_outsider_is_sent_to_sign_in(pattern: URLPattern, method: str, client: Client) -> None:
     answer = getattr(client, method)(address(pattern))
     assert answer.status_code == 302
     assert answer["Location"].startswith(reverse("sign-in"))
+
+
+@pytest.mark.parametrize("pattern", [p for p in PATTERNS if p.name in PROGRAMS], ids=lambda p: p.name)
+def test_a_program_reads_as_a_viewer_does_and_writes_nothing(
+    pattern: URLPattern, people: dict[str, User], client: Client
+) -> None:
+    assert client.get(address(pattern)).status_code == 401
+    assert client.post(address(pattern)).status_code == 405
+    for role in access.ROLES:
+        client.force_login(people[role])
+        assert client.get(address(pattern)).status_code in (200, 404)
+        assert client.post(address(pattern)).status_code == 405
 
 
 @pytest.mark.django_db

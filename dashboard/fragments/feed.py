@@ -27,7 +27,7 @@ def _nav(page: Page) -> Mapping[str, Any]:
 RESOURCES = {
     **{"overview": "overview", "tasks": "tasks", "task": "tasks", "workers": "workers", "worker": "workers"},
     **{"audit": "audit", "control-record": "audit", "feed": "feed", "users": "users", "user-add": "users"},
-    **{"user-change": "users", "search": ""},
+    **{"user-change": "users", "search": "", "settings": "settings"},
 }
 
 
