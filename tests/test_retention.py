@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from monitor import models
 from monitor.deltas import Delta, Record
 from monitor.records import Rollup, TaskRecord
-from monitor.store import DAY, Store, partitions, pruning, rollups
+from monitor.store import DAY, Store, partitions, pruning, rollups, sizes
 
 NOW = 1_790_000_000.0
 HOUR = 3600
@@ -160,3 +160,44 @@ def _numbered(histogram: object) -> dict[int, int]:
 
 def _lettered(histogram: dict[int, int]) -> dict[str, int]:
     return {str(bucket): count for bucket, count in histogram.items()}
+
+
+@pytest.mark.django_db
+class TestSizes:
+    def test_it_says_what_is_there_and_what_goes_next(self) -> None:
+        store = Store(retention_days=14, retention_rows=1, retention_failures_days=90)
+        write(store, task("done", days=10), task("past", days=20), task("failed", "FAILURE", 20))
+        write(store, task("runs", "STARTED", 400), Rollup(60, "all", "", int(NOW) - 60, 1))
+        models.ControlRecord.objects.create(at=NOW - DAY, username="a", role="admin", command="revoke")
+        found = sizes.sizes(store.retention, NOW)
+        tables = {table.name: table for table in found.tables}
+        assert (tables["tasks"].rows, tables["tasks"].exact) == (4, True)
+        assert tables["tasks"].oldest == NOW - 400 * DAY
+        assert tables["gaps"].oldest is None
+        assert found.total > 10_000
+        assert found.vendor.split()[0] in ("SQLite", "PostgreSQL")
+        removals = {removal.what: removal for removal in found.removals}
+        assert (removals["tasks"].due, removals["tasks"].next_at) == (1, NOW - 6 * DAY)
+        assert (removals["failed and lost tasks"].due, removals["tasks past the count"].due) == (0, 3)
+        assert removals["failed and lost tasks"].next_at == NOW + 70 * DAY
+        assert removals["control records"].next_at == NOW + 364 * DAY
+        assert "14 days" in removals["tasks"].rule
+        assert removals["counts per minute"].kept == 8 * DAY
+
+    def test_a_large_table_is_estimated_from_samples(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = Store()
+        write(store, *(task(f"t{n}", days=1 - n / 900) for n in range(900)))
+        # Updates use up ids, and what went leaves holes.
+        write(store, *(task(f"t{n}", "FAILURE") for n in range(900)))
+        write(store, *(task(f"u{n}") for n in range(400)))
+        models.Task.objects.filter(uuid__startswith="t1").delete()
+        count = models.Task.objects.count()
+        if partitions.partitioned():
+            monkeypatch.setattr(partitions, "COUNTED", 0)
+            with connection.cursor() as cursor:
+                cursor.execute("ANALYZE monitor_task")
+        monkeypatch.setattr(sizes, "COUNTED", 10)
+        monkeypatch.setattr(sizes, "SAMPLE", 20)
+        table = sizes.sizes(store.retention, NOW).tables[0]
+        assert not table.exact
+        assert table.rows == pytest.approx(count, rel=0.3)
