@@ -209,10 +209,14 @@ class Cluster:
         deltas = [Delta(row) for row in self.tasks.drain(now, self._tally)]
         self._take_duplicates()
         deltas += [Delta(worker) for worker in self.workers.drain(now)]
-        deltas += [Delta(record) for record in self._tally.drain()]
+        deltas += [Delta(record) for record in self._tally.drain(now)]
         deltas += [Delta(Gap(gap.started_at, gap.ended_at, gap.reason)) for gap in self._gaps]
         self._gaps = []
         return deltas
+
+    def last_counts(self) -> list[Delta]:
+        """Increments that wait for their turn; at the end there will be none."""
+        return [Delta(record) for record in self._tally.pairs.drain(0.0, all_of_it=True)]
 
     def feed(self, now: float) -> FeedRecord:
         """How fresh and whole the picture is; the caller adds what it alone knows (broker, store, start)."""

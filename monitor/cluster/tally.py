@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from monitor import rates
 from monitor.cluster.limits import OTHER, Limits
+from monitor.cluster.pairs import Pairs
 from monitor.events import TaskEvent
 from monitor.records import Mark, Rollup, TaskRecord, TaskType
 
@@ -50,6 +51,7 @@ class Tally:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.pairs = Pairs(limits)
         self._slices: dict[int, _Slice] = {}
         self._current = _Slice()
         self._from, self._until = 0.0, 0.0
@@ -104,7 +106,7 @@ class Tally:
             elif kind == "started" and len(row.attempts) == 1:
                 self._add(pair, queue, "wait", row.wait)
 
-    def drain(self) -> list[Rollup | TaskType]:
+    def drain(self, now: float = 0.0) -> list[Rollup | TaskType]:
         """All that was counted, folded by task name, worker and queue."""
         slices, self._slices = self._slices, {}
         self._current, self._from, self._until = _Slice(), 0.0, 0.0
@@ -114,6 +116,7 @@ class Tally:
         for start, one in slices.items():
             minute = start // MINUTE * MINUTE
             for (worker, name), count in one.pairs.items():
+                self.pairs.add(worker, name, count.counts, count.runtime, float(start))
                 _fold(folded, (ALL_WIDTH, "all", "", start), count)
                 _fold(folded, (MINUTE, "all", "", minute), count)
                 if worker:
@@ -141,6 +144,7 @@ class Tally:
                     count.runtime,
                 )
             )
+        drained += self.pairs.drain(now)
         return drained
 
     # private

@@ -14,7 +14,7 @@ from django.db.models import Model
 
 from monitor import models
 from monitor.records import FAILURE, LOST, STARTED, STATES
-from monitor.store import partitions, rollups
+from monitor.store import pairs, partitions, rollups
 from monitor.store.partitions import Fence
 
 DAY = 86_400.0
@@ -26,7 +26,7 @@ FAILURES = frozenset({FAILURE, LOST})
 # Rows at most, whatever names are made up on the broker; the oldest of these go first.
 MOST_ROWS: list[tuple[type[Model], str, int]] = [
     (models.TaskType, "1 = 1 ORDER BY last_seen_at", 20_000),
-    (models.Rollup, "\"by\" <> 'all' ORDER BY start", 5_000_000),
+    (models.Rollup, "\"by\" NOT IN ('all', 'pair') ORDER BY start", 5_000_000),
     (models.Worker, "status = 'offline' ORDER BY COALESCE(heartbeat_at, first_seen_at)", 10_000),
 ]
 COUNTING = 0.005  # of the time may go into counting a table
@@ -68,6 +68,7 @@ class Pruning:
             if fence is not None:
                 fence(cursor)
             rollups.widen(cursor, now)
+            pairs.forget(cursor, now)
             old = now - self.retention.days * DAY
             counted = now - rollups.KEPT_SECONDS[60]
             controls = now - max(self.retention.days, CONTROLS_KEPT_DAYS) * DAY

@@ -1,0 +1,68 @@
+"""Counts by worker and task name together since the first event, for metrics: a bounded set of such pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from monitor import rates
+from monitor.cluster.limits import Limits
+from monitor.records import Rollup
+
+BY = "pair"  # of the rollup: width and start are 0, the key is "worker\nname"
+MOST = 1_000  # pairs counted apart; all others are one
+OTHERS = "other\nother"
+EVERY = 10.0  # seconds between two drains: metrics need no more, and each pair is a row to write
+IDLE = 3600.0  # seconds without an event until a pair makes room for another
+LONGEST = 255  # characters of a key
+
+
+class Pairs:
+    """Increments since the last drain. The first pairs to come are counted apart, until they fall silent."""
+
+    def __init__(self, limits: Limits, most: int = MOST) -> None:
+        self._limits, self._most = limits, most
+        self._heard: dict[str, float] = {}  # pair -> when it was last counted
+        self._waiting: dict[str, Rollup] = {}
+        self._drained_at = 0.0
+        self._swept_at = 0.0
+
+    def add(self, worker: str, name: str, counts: Sequence[int], runtime: dict[int, int], at: float) -> None:
+        """``counts`` in the order of a rollup's columns, ``at`` the time of receipt."""
+        key = self._key(worker, name, at)
+        held = self._waiting.get(key)
+        if held is None:
+            # The histogram is the caller's: it goes on counting into it.
+            self._waiting[key] = Rollup(0, BY, key, 0, *counts, runtime=dict(runtime))  # type: ignore[arg-type]
+            return
+        for column, count in zip(_COUNTS, counts, strict=True):
+            if count:
+                setattr(held, column, getattr(held, column) + count)
+        if runtime:
+            held.runtime = rates.merge(held.runtime, runtime)
+
+    def drain(self, at: float, *, all_of_it: bool = False) -> list[Rollup]:
+        """What waits, once every ten seconds."""
+        if not self._waiting or (at - self._drained_at < EVERY and not all_of_it):
+            return []
+        self._drained_at = at
+        drained, self._waiting = list(self._waiting.values()), {}
+        return drained
+
+    def _key(self, worker: str, name: str, at: float) -> str:
+        key = f"{worker}\n{name}"
+        if key not in self._heard and (
+            not worker or not name or len(key) > LONGEST or "\n" in worker or not self._room(at)
+        ):
+            self._limits.let_go["metric labels"] += 1
+            return OTHERS
+        self._heard[key] = at
+        return key
+
+    def _room(self, at: float) -> bool:
+        if len(self._heard) >= self._most and at - self._swept_at > 60:
+            self._swept_at = at
+            self._heard = {key: heard for key, heard in self._heard.items() if at - heard < IDLE}
+        return len(self._heard) < self._most
+
+
+_COUNTS = ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected", "lost")
