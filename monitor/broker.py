@@ -8,10 +8,7 @@ its limit none, its keys its own.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -20,14 +17,13 @@ from celery import Celery
 from kombu.connection import Connection
 from redis.sentinel import Sentinel
 
-from monitor.records import ENDED, Settled
+from monitor.records import Settled
 from monitor.redact import DEFAULT, Redactor
+from monitor.results import Results, Search
 
 # Seconds; the least that is safe is ten years.
 VISIBILITY_TIMEOUT = 20 * 365 * 24 * 3600
 CONNECT_TIMEOUT = 4.0
-# Longest result text parsed, in bytes: a larger one is not worth the stall.
-RESULT_LIMIT = 4 * 1024 * 1024
 
 _HARMLESS = {
     "visibility_timeout": VISIBILITY_TIMEOUT,
@@ -84,9 +80,14 @@ class Broker:
         self.result_key_prefix = result_key_prefix
         self.ssl = ssl
         self.redactor = redactor
+        # Where the cluster's workers keep what they have not acknowledged, and how they name priorities.
+        self.unacked_key = str(options.get("unacked_key", "unacked"))
+        self.priority_steps = _steps(options.get("priority_steps"))
+        self.priority_separator = str(options.get("sep", "\x06\x16"))
         self.options = self._transport_options(options)
         self.app = self._app()
         self._results: redis.Redis | None = None
+        self._client: redis.Redis | None = None
 
     @property
     def shown(self) -> str:
@@ -144,25 +145,38 @@ class Broker:
         names = list(uuids)
         if not names or self.results_reason:
             return []
-        prefix = self.result_key_prefix
-        if prefix and prefix[-1] not in ":_-.":
-            prefix += "_"
-        found: list[Settled] = []
-        for start in range(0, len(names), 500):
-            part = names[start : start + 500]
-            texts: Any = self._result_client().mget([f"{prefix}celery-task-meta-{uuid}" for uuid in part])
-            for uuid, text in zip(part, texts, strict=True):
-                settled = _settled(uuid, text, self.redactor)
-                if settled is not None:
-                    found.append(settled)
-        return found
+        return self._read_from().read(names)
+
+    def search_results(self, since: float, until: float, is_known: Callable[[str], bool]) -> Search:
+        """Ends in this time of tasks not known, see ``Results.search``; none on other backends."""
+        return Search() if self.results_reason else self._read_from().search(since, until, is_known)
 
     def close(self) -> None:
         """Let every connection go."""
         self.app.pool.force_close_all()
-        if self._results is not None:
-            self._results.close()
-            self._results = None
+        for client in (self._results, self._client):
+            if client is not None:
+                client.close()
+        self._results = self._client = None
+
+    def client(self) -> redis.Redis:
+        """A plain client of a Redis broker, for reading only; the key prefix is not applied."""
+        if self._client is None:
+            limits: dict[str, Any] = {
+                "socket_timeout": 5.0,
+                "socket_connect_timeout": CONNECT_TIMEOUT,
+                "client_name": "umbel",
+            }
+            if isinstance(self.ssl, dict):
+                limits.update(self.ssl)
+            if urlsplit(self.url).scheme == "sentinel":
+                self._client = sentinel_of(self.url, self.options, limits)
+            else:
+                self._client = redis.Redis.from_url(redis_url(self.url), **limits)
+        return self._client
+
+    def _read_from(self) -> Results:
+        return Results(self._result_client(), self.result_key_prefix, self.redactor)
 
     def _result_client(self) -> redis.Redis:
         if self._results is None:
@@ -293,54 +307,7 @@ def _kombu_url(url: str) -> str:
     return url
 
 
-def _settled(uuid: str, text: Any, redactor: Redactor) -> Settled | None:
-    if not isinstance(text, bytes | str) or len(text) > RESULT_LIMIT:
-        return None
-    try:
-        meta = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(meta, dict) or meta.get("status") not in ENDED:
-        return None
-    state = str(meta["status"])
-    result = exception = trace = None
-    if state == "SUCCESS":
-        result = _text(meta.get("result"), redactor)
-    else:
-        exception = _exception(meta.get("result"), redactor)
-        trace = redactor.text(meta["traceback"]) if isinstance(meta.get("traceback"), str) else None
-    return Settled(
-        uuid=uuid,
-        state=state,
-        ended_at=_seconds(meta.get("date_done")),
-        result=result,
-        exception=exception,
-        traceback=trace,
-        name=redactor.text(str(meta.get("name") or ""))[:255],
-        worker=str(meta.get("worker") or "")[:255],
-        args=_text(meta["args"], redactor) if meta.get("args") is not None else None,
-        kwargs=_text(meta["kwargs"], redactor) if meta.get("kwargs") is not None else None,
-    )
-
-
-def _text(value: Any, redactor: Redactor) -> str:
-    clean = redactor.value(value)
-    return redactor.text(clean if isinstance(clean, str) else repr(clean))
-
-
-def _exception(value: Any, redactor: Redactor) -> str:
-    if isinstance(value, dict) and isinstance(value.get("exc_type"), str):
-        message = value.get("exc_message")
-        shown = message if isinstance(message, list | tuple) else [message]
-        inside = ", ".join(repr(part) for part in shown if part is not None)
-        return redactor.text(f"{value['exc_type']}({inside})")
-    return _text(value, redactor)
-
-
-def _seconds(value: Any) -> float | None:
-    if isinstance(value, str):
-        with suppress(ValueError):
-            at = datetime.fromisoformat(value)
-            # Celery writes UTC without saying so.
-            return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-    return None
+def _steps(given: Any) -> tuple[int, ...]:
+    """The priorities that have a list of their own beside the queue's; kombu's are 3, 6 and 9."""
+    steps = given if isinstance(given, list | tuple) else (0, 3, 6, 9)
+    return tuple(step for step in steps if isinstance(step, int) and step > 0)[:16]

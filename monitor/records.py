@@ -40,7 +40,7 @@ class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
         return (self.kind, self.worker, self.pid, self.clock, self.at)
 
 
-class Attempt(msgspec.Struct, omit_defaults=True):
+class Attempt(msgspec.Struct, omit_defaults=True, gc=False):
     """One try of a task: from received to its end."""
 
     number: int  # 0 for the first
@@ -55,7 +55,7 @@ class Attempt(msgspec.Struct, omit_defaults=True):
     note: str = ""
 
 
-class TaskRecord(msgspec.Struct):
+class TaskRecord(msgspec.Struct, gc=False):
     """One execution of a task, by uuid, as far as it is known. Its payload is already redacted and cut."""
 
     uuid: str
@@ -162,6 +162,28 @@ class Settled(msgspec.Struct):
     kwargs: str | None = None
 
 
+class Queued(msgspec.Struct):
+    """A message found at the broker, redacted: its task has not been acknowledged.
+
+    ``where`` is ``queue`` when it waits in the list of ``queue``; it is ``unacknowledged`` when a worker took
+    it and has not acknowledged it: reserved, running with late acknowledgement, held for its ETA, or left
+    behind by a worker that died.
+    """
+
+    uuid: str
+    queue: str = ""
+    where: str = "queue"
+    name: str = ""
+    args: str | None = None
+    kwargs: str | None = None
+    eta: float | None = None
+    expires: float | None = None
+    retries: int = 0
+    root_id: str | None = None
+    parent_id: str | None = None
+    sender: str = ""  # the client's name
+
+
 class Accounting(msgspec.Struct):
     """Where each received event went: ``received == applied + duplicate + malformed + ignored + dropped``."""
 
@@ -201,6 +223,14 @@ class FeedRecord(msgspec.Struct):
     store_error: str = ""
     worst_drift: float | None = None
     worst_drift_worker: str = ""
+    silent: int = 0  # starts never announced: of task names with send_events=False
+    # What Redis holds back for our own subscription: bytes that wait now, the bytes at which it cuts us off
+    # (0: never; None: it may not be asked), and how often it did since Umbel started.
+    output_waiting: int | None = None
+    output_limit: int | None = None
+    output_cuts: int = 0
+    # What the last look back after a gap found, by kind ("ends read", "found waiting", …); see engine.rounds.
+    looked_back: dict[str, int] = {}
 
 
 class Gap(msgspec.Struct):
@@ -261,3 +291,12 @@ class TaskType(msgspec.Struct):
     p50: float | None = None
     p95: float | None = None
     p99: float | None = None
+
+
+class Started(msgspec.Struct, frozen=True, gc=False):
+    """A ``task-started`` that history holds."""
+
+    hostname: str
+    pid: int
+    clock: int
+    uuid: str

@@ -36,6 +36,7 @@ class Heard:
         self.malformed = 0
         self.reasons: list[str] = []
         self.states: list[tuple[bool, str]] = []
+        self.since: list[float | None] = []
         self.times: list[float] = []
         self.threads: set[int] = set()
 
@@ -45,12 +46,13 @@ class Heard:
         self.threads.add(threading.get_ident())
         self.times.append(at)
         self.types += [event.type for event in decoded.events]
-        self.uuids += [event.uuid for event in decoded.events]
+        self.uuids += [getattr(event, "uuid", "") for event in decoded.events]
         self.malformed += decoded.malformed
         self.reasons += decoded.reasons
 
-    def on_state(self, connected: bool, reason: str) -> None:
+    def on_state(self, connected: bool, reason: str, since: float | None = None) -> None:
         self.states.append((connected, reason))
+        self.since.append(since)
 
     @property
     def connected(self) -> bool:
@@ -295,7 +297,82 @@ def test_a_stopped_redis_is_noticed_within_two_heartbeats(own_valkey: Server) ->
                 assert "silent" in heard.states[1][1]
             finally:
                 os.kill(own_valkey.pid, signal.SIGCONT)
+            assert heard.since[1] is not None and heard.since[1] < time.time() - 0.4
             await until(lambda: heard.connected, 12)
+
+    run(story())
+
+
+def test_what_redis_holds_back_for_us_is_told(valkey: Server) -> None:
+    broker = Broker(valkey.url)
+
+    async def story() -> None:
+        source = RedisSource(broker)
+        async with listening(source):
+            await until(lambda: source.output.waiting is not None)
+            assert source.output.limit == 32 * 1024 * 1024
+            assert source.output.cuts == 0
+
+    run(story())
+
+
+def test_a_slow_consumer_that_redis_cuts_off_is_named_and_other_losses_are_not(own_valkey: Server) -> None:
+    client = redis.Redis.from_url(own_valkey.url)
+    client.config_set("client-output-buffer-limit", "pubsub 1048576 0 0")
+    broker = Broker(own_valkey.url)
+
+    def flood() -> None:
+        # More than the sockets' buffers and the limit hold, while nobody reads.
+        message = json.dumps(enveloped(event("task-received", 1, args="x" * 20_000)))
+        for _ in range(1_500):
+            if not client.publish("/0.celeryev/task.received", message):
+                break
+
+    async def story() -> None:
+        source = RedisSource(broker)
+        async with listening(source) as heard:
+            await until(lambda: source.output.limit is not None)
+            assert source.output.limit == 1024 * 1024
+            before = time.time()
+            flood()  # on the loop: the source cannot read meanwhile
+            await until(lambda: heard.states[-1][0] and len(heard.states) >= 3)
+            assert heard.states[1] == (False, "slow consumer: Redis cut us off at 1 MB of unread output.")
+            assert source.output.cuts == 1
+            assert heard.since[1] is not None and before - 1.0 <= heard.since[1] <= time.time()
+            assert 0 < heard.uuids.count("id-1") < 1_500
+            await until(lambda: source.output.waiting is not None)
+            client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await until(lambda: [one for one, _ in heard.states] == [True, False, True, False, True])
+            assert "slow consumer" not in heard.states[3][1]
+            assert source.output.cuts == 1
+
+    run(story())
+
+
+def test_a_server_that_lets_us_ask_nothing_is_listened_to_all_the_same(own_valkey: Server) -> None:
+    client = redis.Redis.from_url(own_valkey.url)
+    rules = [
+        "on",
+        ">low-rights",
+        "allchannels",
+        "+psubscribe",
+        "+ping",
+        "+select",
+        "+client|setname",
+        "+auth",
+        "+hello",
+    ]
+    client.execute_command("ACL", "SETUSER", "shy", *rules)
+    broker = Broker(f"redis://shy:low-rights@127.0.0.1:{own_valkey.port}/0")
+
+    async def story() -> None:
+        source = RedisSource(broker)
+        async with listening(source) as heard:
+            client.publish("/0.celeryev/task.multi", json.dumps(enveloped(event("task-received", 4))))
+            await until(lambda: heard.uuids == ["id-4"])
+            client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await until(lambda: [one for one, _ in heard.states] == [True, False, True])
+            assert (source.output.waiting, source.output.limit) == (None, None)
 
     run(story())
 

@@ -12,8 +12,10 @@ from typing import Any, Protocol
 
 import structlog
 
+from monitor.broker import Broker
 from monitor.cluster import Cluster
-from monitor.records import RECEIVED, STARTED, Inspection, Settled, TaskRecord
+from monitor.engine.lookback import LookBack
+from monitor.records import RECEIVED, STARTED, Gap, Inspection, Settled, TaskRecord
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +83,7 @@ class Rounds:
         *,
         light_every: float = LIGHT_EVERY,
         grace: float = GRACE,
+        broker: Broker | None = None,
     ) -> None:
         self.cluster, self.ask, self.read_results, self.clock = cluster, ask, read_results, clock
         self.light_every, self.grace = light_every, grace
@@ -89,7 +92,17 @@ class Rounds:
         self._questions: dict[str, _Question] = {}
         self._threads = ThreadPoolExecutor(AT_ONCE, "umbel-inspect")
         self._free = asyncio.Semaphore(AT_ONCE)
+        self._back = LookBack(cluster, broker, clock, self._call)
         self._runners: set[asyncio.Task[None]] = set()
+
+    @property
+    def looked_back(self) -> dict[str, int]:
+        """What was found of the times without listening, by kind."""
+        return {kind: count for kind, count in self._back.found.items() if count}
+
+    def blind(self, gap: Gap) -> None:
+        """Nothing was heard for this time: look for what happened in it."""
+        self._back.blind(gap)
 
     async def join(self) -> None:
         """Find every worker that is there and look at each one thoroughly: at the start, and after a gap."""
@@ -143,6 +156,8 @@ class Rounds:
 
     async def settle(self) -> None:
         """Tasks that should have ended: their results are read; without one they end as "end not seen"."""
+        if not self._back.is_looking:
+            self._start(self._back.look())
         now = self.clock()
         open_questions: dict[str, _Question] = {}
         to_read: list[str] = []

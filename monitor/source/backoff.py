@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Protocol
 
 from monitor.events import Decoded
 
 OnMessage = Callable[[Decoded, float], None]
-OnState = Callable[[bool, str], None]
+
+
+class OnState(Protocol):
+    """``since``: our clock, when something was last heard; None means now."""
+
+    def __call__(self, connected: bool, reason: str, since: float | None = None, /) -> None: ...
 
 
 class Backoff:

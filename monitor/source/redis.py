@@ -18,11 +18,12 @@ from redis.asyncio import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from monitor.broker import CONNECT_TIMEOUT, Broker, redis_url, sentinel_parts
 from monitor.events import Decoded, decode
 from monitor.source.backoff import Backoff, OnMessage, OnState
+from monitor.source.output import Output, OutputWatch
 
 # Seconds without a byte before a PING is sent, and seconds it may stay unanswered. Workers beat every 2 s, so
 # on most clusters neither passes; a half-open connection is found within two heartbeats.
@@ -39,16 +40,24 @@ class RedisSource:
         self._backoff = Backoff()
         self._stopped = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._watch = OutputWatch()
+        self._wire: _Wire | None = None
+
+    @property
+    def output(self) -> Output:
+        """What Redis holds back for us, as last looked at."""
+        return self._watch.output
 
     async def run(self, on_message: OnMessage, on_state: OnState) -> None:
         """Listen until ``stop``; a lost connection is told, waited for and made again."""
         self._loop = asyncio.get_running_loop()
         while not self._stopped.is_set():
+            self._wire = None
             try:
                 await self._listen(on_message, on_state)
             except (OSError, RedisError, TimeoutError, ValueError) as error:
                 if not self._stopped.is_set():
-                    on_state(False, self.broker.explain(error))
+                    await self._tell(error, on_state)
             if not self._stopped.is_set():
                 await _first(self._stopped.wait(), timeout=self._backoff.delay())
 
@@ -67,18 +76,38 @@ class RedisSource:
             async with asyncio.timeout(3 * CONNECT_TIMEOUT):
                 await connection.connect()
             wire = _Wire(decode, on_message)
+            client = await _client_id(connection)
             wire.take(connection)
             wire.send(b"PSUBSCRIBE" if pattern else b"SUBSCRIBE", channel.encode())
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await wire.subscribed
             self._backoff.reset()
+            self._wire = wire
             on_state(True, "")
-            while not await _first(self._stopped.wait(), wire.lost.wait(), timeout=self._ask_after(wire)):
-                self._probe(wire)
+            is_over = False
+            watching = asyncio.ensure_future(self._watch.follow(pool, client, lambda: is_over))
+            try:
+                while not await _first(self._stopped.wait(), wire.lost.wait(), timeout=self._ask_after(wire)):
+                    self._probe(wire)
+            finally:
+                is_over = True
+                watching.cancel()
             if wire.lost.is_set() and not self._stopped.is_set():
                 raise wire.reason
         finally:
             await connection.disconnect(nowait=True)
+
+    async def _tell(self, error: Exception, on_state: OnState) -> None:
+        """Say that we do not listen, why, and since when: since we last heard, not since we noticed."""
+        wire, reason = self._wire, self.broker.explain(error)
+        if wire is None:
+            on_state(False, reason)
+            return
+        since = time.time() - (_now() - wire.heard_at)
+        if wire.is_closed and (verdict := await self._watch.verdict(_pool(self.broker))):
+            # What it read last had waited at Redis, so what was thrown away is as old.
+            reason, since = verdict, min(since, wire.last_sent_at)
+        on_state(False, reason, since)
 
     def _ask_after(self, wire: _Wire) -> float:
         return max(
@@ -107,6 +136,10 @@ class _Wire(asyncio.Protocol):
         self.reason: Exception = ConnectionError("Redis closed the connection.")
         self.heard_at = _now()
         self.asked_at = 0.0  # when the PING without an answer was sent; 0 when none is out
+        self.is_closed = False  # by Redis
+        # When the last event was sent, by our clock: senders' clocks are compared by their least lateness.
+        self.last_sent_at = time.time()
+        self._least_late = float("inf")
         self._decode, self._on_message = decode, on_message
         self._reader = hiredis.Reader(notEnoughData=False)
         self._transport: asyncio.Transport | None = None
@@ -141,17 +174,25 @@ class _Wire(asyncio.Protocol):
         self.asked_at = 0.0
         reader, decode, on_message = self._reader, self._decode, self._on_message
         received_at = time.time()
+        decoded: Decoded | None = None
         try:
             reader.feed(data)
             while (reply := reader.gets(False)) is not False:
                 if type(reply) is list and reply and reply[0] in _MESSAGE:
-                    on_message(decode(reply[-1]), received_at)
+                    decoded = decode(reply[-1])
+                    on_message(decoded, received_at)
                 else:
                     self._other(reply)
         except hiredis.ProtocolError as error:
             self.end(ConnectionError(f"Redis sent what is not its protocol: {error}"))
+        if decoded is not None and decoded.events:
+            stamp = getattr(decoded.events[-1], "timestamp", 0.0)
+            if stamp:
+                self._least_late = min(self._least_late, received_at - stamp)
+                self.last_sent_at = stamp + self._least_late
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.is_closed = not self.lost.is_set()
         self.end(
             exc
             or ConnectionError("Redis closed the connection: it stopped, or Umbel read too slowly for it.")
@@ -189,6 +230,16 @@ def _pool(broker: Broker) -> Any:
     if isinstance(broker.ssl, dict):
         limits.update(broker.ssl)
     return ConnectionPool.from_url(redis_url(broker.url), **limits)
+
+
+async def _client_id(connection: Connection) -> int:
+    """How Redis calls this connection; 0 when it does not say."""
+    try:
+        await connection.send_command("CLIENT", "ID")
+        told = await connection.read_response()
+    except ResponseError:
+        return 0
+    return told if isinstance(told, int) else 0
 
 
 async def _first(*waits: Any, timeout: float) -> bool:
