@@ -1,10 +1,11 @@
 // Charts over data-only frames: <figure data-chart="region"> takes its first data from the JSON in #region-data.
-// Data: {t: [bucket start, Unix seconds …], succeeded: [per second …], retried: […], failed: […], step?: seconds}
+// Data: {t: [bucket start, Unix seconds …], succeeded: [per second …], retried: […], failed: […], step?: seconds,
+// blind?: [[from, to or null] …] spans in which Umbel was not listening}
 import { $, $$, clock } from "./page.js";
 
 // Each lane's series, from the floor up.
 const LANES = { ".h-xl": ["succeeded", "retried", "failed"], ".h-s": ["failed", "retried"] };
-const COLOURS = { succeeded: "--ok-quiet", retried: "--retry", failed: "--failed", cap: "--succeeded", line: "--line", ink: "--ink-3" };
+const COLOURS = { succeeded: "--ok-quiet", retried: "--retry", failed: "--failed", cap: "--succeeded", line: "--line", ink: "--ink-3", blind: "--retry" };
 const SHRINK = 60_000; // ms an axis keeps a maximum it no longer needs
 
 export async function startCharts() {
@@ -41,7 +42,7 @@ function twoLanes(figure) {
   function draw() {
     for (const plot of plots) plot.destroy();
     const colour = colours(figure);
-    plots = lanes.map((lane) => plotOf(lane, colour, data));
+    plots = lanes.map((lane) => plotOf(lane, colour, data, () => data.blind ?? []));
     lanes[0].box.append(hair);
   }
   function show(next) {
@@ -70,7 +71,7 @@ function place(figure, selector) {
   return box;
 }
 
-function plotOf({ box, names, top }, colour, data) {
+function plotOf({ box, names, top }, colour, data, blind) {
   const small = names.length === 2;
   const series = names.toReversed().map((name) => ({
     fill: colour[name],
@@ -92,8 +93,33 @@ function plotOf({ box, names, top }, colour, data) {
       { ...axis, size: 30, gap: 4, space: small ? 20 : 40, grid: { stroke: colour.line, width: 1 } },
     ],
     series: [{}, ...series],
+    hooks: { drawClear: [(plot) => bands(plot, blind(), colour, small)] },
   };
   return new uPlot(options, stacked(names, data), box);
+}
+
+/** Behind the bars: where Umbel was not listening, and so may have counted too little. */
+function bands(plot, spans, colour, small) {
+  const { ctx, bbox } = plot;
+  ctx.save();
+  for (const [from, to] of spans) {
+    const x = (t) => Math.min(Math.max(plot.valToPos(t, "x", true), bbox.left), bbox.left + bbox.width);
+    const [left, right] = [x(from), to === null ? bbox.left + bbox.width : x(to)];
+    const width = Math.max(right - left, 2 * devicePixelRatio);
+    ctx.fillStyle = colour.blind;
+    ctx.globalAlpha = 0.18;
+    ctx.fillRect(left, bbox.top, width, bbox.height);
+    ctx.globalAlpha = 0.8;
+    ctx.fillRect(left, bbox.top, width, 2 * devicePixelRatio);
+    if (small) continue;
+    ctx.globalAlpha = 1;
+    ctx.fillStyle = colour.ink;
+    ctx.font = `${11 * devicePixelRatio}px ${getComputedStyle(plot.root).fontFamily}`;
+    const words = to === null ? `blind since ${clock.time(from)}` : `blind ${clock.time(from)} to ${clock.time(to)}`;
+    const fits = [words, "blind"].find((text) => ctx.measureText(text).width + 8 * devicePixelRatio < width);
+    if (fits) ctx.fillText(fits, left + 4 * devicePixelRatio, bbox.top + 14 * devicePixelRatio);
+  }
+  ctx.restore();
 }
 
 /** Each bar stands on the layer below it, which is the next series; a stroke runs along its upper edge. */
@@ -165,9 +191,13 @@ function crosshair(box, current) {
     hair.style.left = `${edge.left - box.getBoundingClientRect().left + plot.valToPos(data.t[i] + stepOf(data.t) * 0.41, "x")}px`;
     hair.classList.toggle("is-left", i > data.t.length * 0.6);
     const value = (name) => (data[name]?.[i] ?? 0).toFixed(name === "succeeded" ? 1 : 2);
-    tip.textContent = `${clock.time(data.t[i])}   ${value("succeeded")} ok   ${value("retried")} retried   ${value("failed")} failed   per second`;
+    tip.textContent = `${clock.time(data.t[i])}   ${value("succeeded")} ok   ${value("retried")} retried   ${value("failed")} failed   per second${isBlind(data, i) ? "   Umbel was blind" : ""}`;
   });
   return hair;
+}
+
+function isBlind({ t, blind = [] }, i) {
+  return blind.some(([from, to]) => from < t[i] + stepOf(t) && (to ?? Infinity) > t[i]);
 }
 
 function last(data, name) {

@@ -11,6 +11,7 @@ from dashboard.fragments import Page, Region, register
 from dashboard.queries import attention as attention_queries
 from dashboard.queries import backlog as backlog_queries
 from dashboard.queries import feed as feed_queries
+from dashboard.queries import gaps
 from dashboard.queries import overview as queries
 from dashboard.queries import workers as worker_queries
 from monitor.deltas import FEED, RATES, TASKS, WORKERS
@@ -40,11 +41,30 @@ def _attention(page: Page) -> Mapping[str, Any]:
 
 def _figures(page: Page) -> Mapping[str, Any]:
     span = queries.chosen(page.params.get("range"))
-    return {"figures": queries.figures(span, worker_queries.current(), backlog_queries.current())}
+    found = queries.figures(span, worker_queries.current(), backlog_queries.current())
+    return {"figures": found, "blind": _blind(span)}
+
+
+def _blind(span: queries.Range) -> list[gaps.Blind]:
+    now = time.time()
+    return gaps.between(now - span.seconds, now, now)
+
+
+def _blind_note(page: Page) -> Mapping[str, Any]:
+    return {"id": "throughput-blind", "blind": _blind(queries.chosen(page.params.get("range")))}
 
 
 def _throughput(page: Page) -> Mapping[str, Any]:
-    return queries.throughput(queries.chosen(page.params.get("range")))
+    return chart(queries.chosen(page.params.get("range")))
+
+
+def chart(span: queries.Range) -> dict[str, Any]:
+    """The bars, and the spans without ears that they cross: ``"blind": [[from, to or null] …]``."""
+    data = queries.throughput(span)
+    if data["t"]:
+        end = data["t"][-1] + span.step
+        data["blind"] = [[g.started_at, g.ended_at] for g in gaps.between(data["t"][0], end)]
+    return data
 
 
 def _fleet(page: Page) -> Mapping[str, Any]:
@@ -64,7 +84,7 @@ def _slowest(page: Page) -> Mapping[str, Any]:
 def _failures(page: Page) -> Mapping[str, Any]:
     span = queries.chosen(page.params.get("range"))
     found, total, more = queries.failures(span)
-    return {"failures": found, "total": total, "more": more, "span": span}
+    return {"failures": found, "total": total, "more": more, "span": span, "blind": _blind(span)}
 
 
 def _empty(page: Page) -> Mapping[str, Any]:
@@ -80,6 +100,7 @@ register(
         Region("verdict", _verdict, (*EVER, FEED), "overview/_verdict.html", every=1.0, sees=RANGE),
         Region("figures", _figures, EVER, "overview/_figures.html", every=1.0, sees=RANGE),
         Region("throughput", _throughput, (RATES, CLOCK), every=2.0, data=True, sees=RANGE),
+        Region("throughput-blind", _blind_note, (*EVER, FEED), "feed/_blind.html", every=1.0, sees=RANGE),
         Region("attention", _attention, (*EVER, FEED), "overview/_attention.html", every=1.0, sees=MAY),
         Region("fleet", _fleet, EVER, "overview/_fleet.html", every=0.5, sees=()),
         Region("backlog", _backlog, EVER, "overview/_backlog.html", every=1.0, sees=()),

@@ -9,6 +9,7 @@ from typing import Any
 from dashboard import access
 from dashboard.forms.tasks import TaskFilter, task_filter
 from dashboard.fragments import Page, Region, register
+from dashboard.queries import gaps
 from dashboard.queries import task as one
 from dashboard.queries import tasks as many
 from dashboard.queries.distribution import distribution
@@ -63,7 +64,10 @@ def _matches(page: Page) -> Mapping[str, Any]:
     axis.append("now" if now - end < 1 else clock(end)[:5])
     total, more = many.count(asked, now)
     text = f"{total:,}{'+' if more else ''}"
-    return {"series": drawn, "axis": axis, "total": text, "total_note": _note(asked)}
+    blind = gaps.between(begin, end, now)
+    bands = [gap.part(begin, end) for gap in blind]
+    context = {"series": drawn, "axis": axis, "total": text, "total_note": _note(asked)}
+    return context | {"blind": blind, "bands": bands}
 
 
 def _note(asked: TaskFilter) -> str:
@@ -85,6 +89,9 @@ def _list(page: Page) -> Mapping[str, Any]:
     asked = _asked(page)
     found = many.window(asked)
     context: dict[str, Any] = {"asked": asked, "window": found, "why_not": why_not_control(page)}
+    if not (asked.stuck or asked.sort):
+        moments = [row.task.seen_at for row in found.rows]
+        context["blind"] = gaps.among(moments, newest=not (asked.before or asked.after))
     if not found.rows:
         context["nothing"] = not Task.objects.exists()
         drops = [(key, word) for key, word in _DROPS.items() if asked.asked.get(key)]
@@ -98,7 +105,7 @@ register(
     [
         Region("task-states", _states, (TASKS,), "tasks/_states.html", every=1.0),
         Region("task-matches", _matches, (TASKS,), "tasks/_matches.html", every=1.0),
-        Region("task-list", _list, (TASKS,), "tasks/_list.html", every=0.5, held=True),
+        Region("task-list", _list, (TASKS,), "tasks/_list.html", held=True),
     ],
 )
 
@@ -118,6 +125,12 @@ def _detail(page: Page) -> Mapping[str, Any]:
     return {"d": one.detail(page.arg("uuid"), time.time()), "why_not": why_not_control(page)}
 
 
+def _time(page: Page) -> Mapping[str, Any]:
+    context, now = _detail(page), time.time()
+    line = context["d"].time if context["d"] else None
+    return {**context, "blind": gaps.between(line.begin, min(line.end, now), now) if line else []}
+
+
 def _flow(page: Page) -> Mapping[str, Any]:
     return {"flow": workflow(page.arg("uuid"), time.time())}
 
@@ -130,7 +143,7 @@ register(
     "task",
     [
         Region("task-head", _detail, _topics, "tasks/_head.html"),
-        Region("task-time", _detail, _own, "tasks/_time.html"),
+        Region("task-time", _time, _own, "tasks/_time.html"),
         Region("task-failure", _detail, _own, "tasks/_failure.html"),
         Region("task-events", _detail, _own, "tasks/_events.html"),
         Region("task-usual", _usual, _own, "tasks/_usual.html", every=1.0),

@@ -36,6 +36,8 @@ class Timeline:
     running: float | None
     retrying: float | None
     axis: list[str]
+    begin: float = 0.0  # Unix seconds of its ends
+    end: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,8 @@ def timeline(task: Task, row: Row, now: float) -> Timeline:
         sums["run"] if any(a.started_at is not None for a in attempts) else None,
         sums["eta"] if len(attempts) > 1 or task.state == RETRY else None,
         [short(span * k / 4) if k else "0" for k in range(5)],
+        start,
+        start + span,
     )
 
 

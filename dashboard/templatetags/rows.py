@@ -6,7 +6,7 @@ Fifty rows through some thirty tags each are most of what a page costs; so fille
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -18,21 +18,32 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from dashboard.templatetags import umbel
+from dashboard.templatetags.gaps import blind_row
 from dashboard.templatetags.words import UNKNOWN, domid, plain
 
 if TYPE_CHECKING:
+    from dashboard.queries.gaps import Blind
     from dashboard.queries.tasks import Row
 
 register = template.Library()
 
+COLUMNS = 11
 LATE = 60.0  # seconds of waiting from which it is marked
 
 
 @register.simple_tag
-def task_rows(rows: Iterable[Row], why_not: str = "") -> SafeString:
-    """The rows of a list; ``why_not`` says why nothing can be asked for them, "" when it can."""
+def task_rows(
+    rows: Sequence[Row], why_not: str = "", blind: Mapping[int, Sequence[Blind]] | None = None
+) -> SafeString:
+    """The rows of a list; ``why_not`` says why nothing can be asked for them, "" when it can.
+
+    ``blind``: spans without ears, by the place of the row that they stand before.
+    """
     prefix, now = get_script_prefix(), time.time()
-    return format_html_join("", "{}", ((_row(row, bool(why_not), prefix, now),) for row in rows))
+    drawn = [_row(row, bool(why_not), prefix, now) for row in rows]
+    for place in sorted(blind or (), reverse=True):
+        drawn[place:place] = [blind_row(gap, COLUMNS) for gap in (blind or {})[place]]
+    return format_html_join("", "{}", ((row,) for row in drawn))
 
 
 def _row(row: Row, mute: bool, prefix: str, now: float) -> SafeString:

@@ -9,6 +9,8 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from dashboard import access
+from dashboard.fragments import overview as fragments
+from dashboard.queries import gaps
 from dashboard.queries import overview as queries
 from dashboard.templatetags.drawings import nice
 from dashboard.templatetags.words import duration_text, rate
@@ -19,7 +21,7 @@ from dashboard.templatetags.words import duration_text, rate
 def overview(request: HttpRequest) -> HttpResponse:
     """Live regions, and a chart that the server draws first."""
     span = queries.chosen(request.GET.get("range"))
-    chart = queries.throughput(span)
+    chart = fragments.chart(span)
     context = {"title": "Overview", "span": span, "chart": chart, **_drawn(chart, span)}
     return render(request, "overview/overview.html", context)
 
@@ -39,7 +41,9 @@ def _drawn(chart: dict[str, Any], span: queries.Range) -> dict[str, Any]:
         if whole
         else "Nothing finished yet."
     )
+    ends = (chart["t"][0], chart["t"][-1] + span.step) if chart["t"] else (0.0, 0.0)
     return {
+        "bands": [gap.part(*ends) for gap in gaps.between(*ends)] if chart["t"] else [],
         "last": last,
         "description": said,
         "series": {
