@@ -394,6 +394,7 @@ def test_rates_count_each_mark_once_and_only_new_ones() -> None:
         (60, "all", ""): (1, 1, 1),
         (60, "name", "shop.pay"): (1, 1, 1),
         (60, "worker", W): (1, 1, 1),
+        (0, "pair", f"{W}\nshop.pay"): (1, 1, 1),
     }
     by_name = rollups[60, "name", "shop.pay"]
     assert rates.quantile(by_name.runtime, 0.5) == pytest.approx(0.5, rel=rates.RELATIVE_ERROR)

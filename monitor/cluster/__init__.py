@@ -25,6 +25,7 @@ from monitor.records import (
     Gap,
     Inspection,
     Settled,
+    Started,
     TaskRecord,
     WorkerRecord,
 )
@@ -147,10 +148,19 @@ class Cluster:
         self.tasks.absorb(records)
         self._take_duplicates()
 
-    def restore(self, workers: Iterable[WorkerRecord], tasks: Iterable[TaskRecord], now: float = 0.0) -> None:
-        """Take over history at the start: all workers, and the tasks that had not ended."""
+    def restore(
+        self,
+        workers: Iterable[WorkerRecord],
+        tasks: Iterable[TaskRecord],
+        now: float = 0.0,
+        starts: Iterable[Started] = (),
+    ) -> None:
+        """Take over history at the start: all workers, the tasks that had not ended, and the last starts."""
+        heard: dict[str, dict[int, list[Started]]] = {}
+        for start in starts:
+            heard.setdefault(start.hostname, {}).setdefault(start.pid, []).append(start)
         for worker in workers:
-            self.workers.restore(worker, now)
+            self.workers.restore(worker, now, heard.get(worker.hostname))
         self.tasks.restore(tasks, now)
 
     # time and connection
@@ -204,10 +214,20 @@ class Cluster:
         """Hostnames to ask: new, back again, or not asked for ``inspect_every`` seconds."""
         return self.workers.due(now, self.inspect_every)
 
-    def drain(self, now: float) -> list[Delta]:
-        """Every change since the last drain, as whole records and as increments."""
-        deltas = [Delta(row) for row in self.tasks.drain(now, self._tally)]
+    @property
+    def undrained(self) -> bool:
+        """Whether ``drain``, told to stop early, is to be called again."""
+        return self.tasks.undrained
+
+    def drain(self, now: float, most: int | None = None) -> list[Delta]:
+        """Every change since the last drain, as whole records and as increments.
+
+        ``most`` is how many tasks to look at in this call, so that others have their turn.
+        """
+        deltas = [Delta(row) for row in self.tasks.drain(now, self._tally, most)]
         self._take_duplicates()
+        if self.tasks.undrained:
+            return deltas
         deltas += [Delta(worker) for worker in self.workers.drain(now)]
         deltas += [Delta(record) for record in self._tally.drain(now)]
         deltas += [Delta(Gap(gap.started_at, gap.ended_at, gap.reason)) for gap in self._gaps]

@@ -80,6 +80,11 @@ def anchor(marks: Iterable[Mark]) -> Mark | None:
     return (events or found)[-1] if found else None
 
 
+def attempts_of(row: TaskRecord) -> list[Attempt]:
+    """The attempts of a row, by its marks."""
+    return derive(TaskRecord(row.uuid), unpacked(row)).attempts
+
+
 def unpacked(row: TaskRecord) -> list[Mark]:
     """The marks of a stored row with what ``derive`` moved to its columns put back."""
     return [_unpacked(mark, row) for mark in row.marks]

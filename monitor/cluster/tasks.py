@@ -79,6 +79,8 @@ class Tasks:
         )
         self.keep = False  # while history cannot be read back, nothing may leave memory
         self._batch: dict[str, list[TaskEvent]] = {}  # taken over, not yet drained
+        self._left: dict[str, list[TaskEvent]] = {}  # of those, what has to wait for the next tick
+        self._more = False
         self._cold: set[str] = set()
         self._asking: set[str] = set()  # whose rows are being looked for
         self._asked: set[str] = set()  # who is complete, or new
@@ -180,17 +182,31 @@ class Tasks:
     def is_cold(self, uuid: str) -> bool:
         return uuid in self._cold
 
-    def drain(self, now: float, tally: Tally) -> list[TaskRecord]:
-        """The row of every changed task that is not waiting to be read back; what is new in it is counted."""
+    @property
+    def undrained(self) -> bool:
+        """Whether ``drain`` left some of its work, as it may be told to."""
+        return self._more
+
+    def drain(self, now: float, tally: Tally, most: int | None = None) -> list[TaskRecord]:
+        """The row of every changed task that is not waiting to be read back; what is new in it is counted.
+
+        ``most`` is how many tasks to look at; the next calls go on (while ``undrained``).
+        """
         rows: list[TaskRecord] = []
-        asked, cold, left = self._asked, self._cold, {}
+        asked, cold, left, batch = self._asked, self._cold, self._left, self._batch
         redactor, live, plain = self._redactor, self.live, tally.plain
-        batch, self._batch = self._batch, {}
-        for uuid, events in batch.items():
+        looked = 0
+        while batch:
+            if looked == most:
+                self._more = True
+                return rows
+            looked += 1
+            uuid, events = batch.popitem()
             task = live.get(uuid)
             if uuid in cold or (task is None and uuid not in asked):
                 left[uuid] = events
                 continue
+            self.waiting -= len(events)
             if task is None:
                 row = row_of(uuid, events, redactor)
                 if row is not None:
@@ -214,9 +230,8 @@ class Tasks:
                     self._replace(task, row, now)
                     continue
             self._file(task, events, now)
-        self._batch = left
-        self.waiting = sum(map(len, left.values())) + sum(map(len, self.heard.values()))
-        self._asked = set()
+        self._batch, self._left = left, {}
+        self._more, self._asked = False, set()
         for uuid in [uuid for uuid in self.dirty if uuid not in cold]:
             del self.dirty[uuid]
             rows.append(self._derived(live[uuid], now, tally))

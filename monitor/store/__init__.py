@@ -23,11 +23,12 @@ from monitor.records import (
     Gap,
     RateBucket,
     Rollup,
+    Started,
     TaskRecord,
     TaskType,
     WorkerRecord,
 )
-from monitor.store import postgres, rows
+from monitor.store import postgres, rows, sqlite
 from monitor.store.backlog import Backlog, added
 from monitor.store.pruning import DAY, SLICE, Pruning, Retention
 from monitor.store.rollups import Rollups, rollup_of
@@ -36,6 +37,8 @@ from monitor.store.rows import task_record, worker_record
 __all__ = ["DAY", "SLICE", "Backlog", "Retention", "Store", "task_record", "worker_record"]
 
 _CHUNK = 500
+# Of the starts read again after a restart: seconds back, and tasks at most.
+STARTS_WITHIN, STARTS = 300.0, 200_000
 # What a database says of a value it cannot hold, in place of a fault that passes.
 _BAD_VALUES = (DataError, IntegrityError, InterfaceError, UnicodeError, OverflowError, ValueError, TypeError)
 
@@ -84,6 +87,10 @@ class Store:
     def load(self, uuids: Iterable[str]) -> list[TaskRecord]:
         """Those of the tasks that are known."""
         found = []
+        if connection.vendor == "sqlite":
+            _reconnect()
+            with connection.cursor() as cursor:
+                uuids = sqlite.known(cursor, list(uuids))
         for chunk in _chunks(uuids, _CHUNK):
             places = ", ".join(["%s"] * len(chunk))
             query = rows.select(models.Task, rows.TASK_COLUMNS, f"WHERE uuid IN ({places})")
@@ -104,6 +111,25 @@ class Store:
         order = "ORDER BY COALESCE(heartbeat_at, first_seen_at) DESC LIMIT %s"
         query = rows.select(models.Worker, rows.WORKER_COLUMNS, order)
         return [rows.worker_of(row) for row in _fetch(query, [limit])]
+
+    def starts(self, workers: Iterable[WorkerRecord]) -> list[Started]:
+        """Task starts since the heartbeats that the workers' accounts stand at: what was heard of them."""
+        heard = [w for w in workers if w.status != "offline" and w.heartbeat_at is not None]
+        if not heard:
+            return []
+        # An account stands up to three heartbeats back. Nobody was heard after the last of them.
+        last = max(w.heartbeat_at or 0.0 for w in heard)
+        since = min((w.heartbeat_at or 0.0) - 4 * w.freq for w in heard)
+        query = rows.select(
+            models.Task, ("uuid", "marks"), "WHERE seen_at >= %s ORDER BY seen_at DESC LIMIT %s"
+        )
+        found = _fetch(query, [max(since, last - STARTS_WITHIN), STARTS])
+        return [
+            Started(mark.worker, mark.pid, mark.clock, uuid)
+            for uuid, marks in found
+            for mark in rows.marks_of(marks)
+            if mark.kind == "started"
+        ]
 
     def open_gaps(self) -> list[Gap]:
         """Gaps whose end was never written: Umbel stopped while it was not listening."""
@@ -137,11 +163,9 @@ class Store:
             if self.fence is not None:
                 self.fence(cursor)
             tasks = [rows.task_row(r) for r in kinds.get(TaskRecord, ())]
-            if tasks and connection.vendor == "postgresql":
-                postgres.write_tasks(cursor, tasks)
-                tasks = []
+            if tasks:
+                (postgres if connection.vendor == "postgresql" else sqlite).write_tasks(cursor, tasks)
             for query, batch in (
-                (rows.UPSERT_TASK, tasks),
                 (rows.UPSERT_WORKER, [rows.worker_row(r) for r in kinds.get(WorkerRecord, ())]),
                 (rows.UPSERT_GAP, [astuple(r) for r in kinds.get(Gap, ())]),
                 (rows.UPSERT_FEED, [(1, now, rows.text(r)) for r in kinds.get(FeedRecord, ())]),
@@ -185,7 +209,7 @@ def _add_types(cursor: CursorWrapper, increments: Sequence[TaskType]) -> None:
     cursor.executemany(rows.UPSERT_TYPE, [rows.type_row(r) for r in stored.values()])
 
 
-def _fetch(query: str, values: Sequence[str | int]) -> list[rows.Row]:
+def _fetch(query: str, values: Sequence[str | float]) -> list[rows.Row]:
     _reconnect()
     with connection.cursor() as cursor:
         cursor.execute(query, values)

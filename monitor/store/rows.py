@@ -14,6 +14,7 @@ import msgspec
 from django.db.models import CharField, IntegerField, Model, PositiveIntegerField
 
 from monitor import models
+from monitor.cluster.derive import attempts_of
 from monitor.records import Attempt, Gap, Mark, Rollup, TaskRecord, TaskType, WorkerRecord
 
 Row = tuple[Any, ...]
@@ -26,6 +27,7 @@ TYPE_COLUMNS = TaskType.__struct_fields__
 _KEPT_TEXT = frozenset({"name", "queue", "routing_key", "sender"})
 _KEPT_VALUES = frozenset({"args", "kwargs", "root_id", "parent_id", "sent_at", "expires"})
 
+_TERMINATED = TASK_COLUMNS.index("terminated")
 _TASK_JSON = ("attempts", "marks")
 _TASK_BOOLEANS = ("terminated", "expired")
 _WORKER_JSON = ("queues", "load", "details")
@@ -44,8 +46,17 @@ def text(value: object) -> str:
 
 
 def task_row(record: TaskRecord) -> Row:
+    """A single attempt is left out: the marks tell it, and ``task_of`` puts it back."""
     row = msgspec.structs.astuple(record)
-    return (*row[:-2], text(record.attempts), text(record.marks))
+    attempts = text(record.attempts) if len(record.attempts) > 1 else "[]"
+    return (
+        *row[:_TERMINATED],
+        int(record.terminated),
+        int(record.expired),
+        *row[_TERMINATED + 2 : -2],
+        attempts,
+        text(record.marks),
+    )
 
 
 def worker_row(record: WorkerRecord) -> Row:
@@ -68,7 +79,11 @@ def task_of(row: Row) -> TaskRecord:
         values[name] = bool(values[name])
     values["attempts"] = _attempts(values["attempts"])
     values["marks"] = _marks(values["marks"])
-    return TaskRecord(**values)
+    return _whole(TaskRecord(**values))
+
+
+def marks_of(stored: str) -> list[Mark]:
+    return _marks(stored)
 
 
 def worker_of(row: Row) -> WorkerRecord:
@@ -91,7 +106,13 @@ def type_of(row: Row) -> TaskType:
 def task_record(model: models.Task) -> TaskRecord:
     """The record of a row read through the ORM."""
     values = {name: getattr(model, name) for name in TASK_COLUMNS}
-    return msgspec.convert(values, TaskRecord)
+    return _whole(msgspec.convert(values, TaskRecord))
+
+
+def _whole(record: TaskRecord) -> TaskRecord:
+    if not record.attempts and record.marks:
+        record.attempts = attempts_of(record)
+    return record
 
 
 def worker_record(model: models.Worker) -> WorkerRecord:
