@@ -144,3 +144,48 @@ def test_a_refusal_in_the_page_is_a_toast(operator: Client, row: models.Worker, 
     assert "toast" in html
     assert "“many” is none" in html
     assert not sent
+
+
+def refused() -> list[tuple[Any, ...]]:
+    rows = models.ControlRecord.objects.order_by("at").filter(effect="refused")
+    return [(r.command, r.targets, r.arguments, r.username, r.reason) for r in rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "command", "arguments"),
+    [
+        ("worker-grow", {"size": "0"}, "pool_grow", {"to": "0"}),
+        ("worker-grow", {"size": "8"}, "pool_grow", {"to": "8"}),
+        ("worker-grow", {"size": "<b>\0"}, "pool_grow", {"to": "<b>\ufffd"}),
+        ("worker-grow", {"n": "9" * 99}, "pool_grow", {"n": "9" * 40}),
+        ("worker-shrink", {"n": "-1"}, "pool_shrink", {"n": "-1"}),
+        ("worker-shrink", {}, "pool_shrink", {"n": ""}),
+        ("worker-autoscale", {"max": "2", "min": "9"}, "autoscale", {"max": "2", "min": "9"}),
+    ],
+)
+def test_what_is_refused_at_once_is_in_the_audit_log(  # noqa: PLR0917
+    operator: Client,
+    row: models.Worker,
+    sent: list[Command],
+    name: str,
+    data: dict[str, str],
+    command: str,
+    arguments: dict[str, str],
+) -> None:
+    answer = post(operator, name, row, **data, reason="to see")
+    assert answer.status_code == 409 and not sent
+    assert refused() == [(command, ["a@h"], arguments, "olga", "to see")]
+    record = models.ControlRecord.objects.get()
+    assert record.evidence.endswith("Nothing was sent.")
+    assert record.sent_at is None and record.completed_at == record.at
+    log = operator.get("/audit/?effect=refused").content.decode()
+    assert str(record.pk) in log and "to <b>" not in log
+    assert operator.get(f"/audit/{record.pk}/").status_code == 200
+
+
+def test_who_may_not_control_leaves_no_refusal(
+    client: Client, row: models.Worker, sent: list[Command]
+) -> None:
+    client.force_login(access.create_user("vera", "viewer", "correct horse 9"))
+    assert post(client, "worker-grow", row, size="0").status_code == 403
+    assert refused() == []

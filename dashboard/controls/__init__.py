@@ -66,7 +66,7 @@ def send(request: HttpRequest, commands: Sequence[Command]) -> HttpResponse:
                 earlier.append(before)
                 continue
             try:
-                records.append(engine.perform(command, _actor(request)))
+                records.append(engine.perform(command, actor(request)))
             except Refused as refusal:
                 refusals.append(str(refusal))
     if not records and not earlier:
@@ -99,7 +99,8 @@ def reason(request: HttpRequest) -> str:
     return request.POST.get("reason", "").replace("\0", "").strip()[:500]
 
 
-def _actor(request: HttpRequest) -> Actor:
+def actor(request: HttpRequest) -> Actor:
+    """Who sent the request, as the audit log names them."""
     return Actor(
         request.user.pk,
         request.user.get_username(),

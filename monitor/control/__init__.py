@@ -8,7 +8,7 @@ from __future__ import annotations
 from monitor.control.asking import Unreachable
 from monitor.control.commands import SIGNALS, Actor, Can, Capabilities, Command, Refused, capabilities
 from monitor.control.inspecting import discover, inspect_worker
-from monitor.control.performing import perform, recover
+from monitor.control.performing import perform, recover, refuse
 
 __all__ = [
     "SIGNALS",
@@ -23,4 +23,5 @@ __all__ = [
     "inspect_worker",
     "perform",
     "recover",
+    "refuse",
 ]

@@ -65,6 +65,11 @@ def perform(command: Command, actor: Actor) -> ControlRecord:
     return record
 
 
+def refuse(command: Command, actor: Actor, message: str) -> None:
+    """Record a command that was refused before it came here: what was asked for in vain is history, too."""
+    _record_refusal(command, actor, message)
+
+
 def recover(older_than: float = 0.0) -> int:
     """Close what a crash left open; how many. On start; with seconds when other processes are at work."""
     now = time.time()
