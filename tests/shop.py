@@ -69,3 +69,9 @@ def stubborn(seconds: float) -> float:
 @app.task(name="shop.total")
 def total(numbers: list[int]) -> int:
     return sum(numbers)
+
+
+@app.task(name="shop.mute", send_events=False)
+def mute(x: int = 0) -> int:
+    """Silent by design: the worker sends no event of it."""
+    return x

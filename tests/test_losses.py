@@ -242,3 +242,26 @@ def test_the_table_of_starts_is_bounded_without_a_false_loss() -> None:
 def test_strange_answers_to_inspect_name_nobody_silent(answer: Any) -> None:
     assert silent_of(answer) == set()
     assert totals_of(answer) is None
+
+
+def test_silent_tasks_alone_do_not_turn_the_events_off_and_events_that_are_off_are_told_all_the_same() -> (
+    None
+):
+    told = Told(SILENT)
+    told.beat()
+    told.run("shop.loud")
+    for _ in range(6):
+        told.run("shop.mute", is_silent=True)
+        told.beat()
+        told.answer()
+    told.settle()
+    assert (told.record.missed, told.account["silent"], told.account["unsent"]) == (0, 6, 0)
+    assert told.record.events_on is True
+    for _ in range(6):
+        told.run("shop.loud", is_silent=True)
+        told.run("shop.mute", is_silent=True)
+        told.beat()
+        told.answer()
+    told.settle()
+    assert (told.record.missed, told.account["silent"], told.account["unsent"]) == (0, 12, 6)
+    assert told.record.events_on is False

@@ -15,7 +15,7 @@ apart there, and what is left is named. So at any time, for one process since it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,11 +24,18 @@ NAMES = 50  # task names told of what was missed
 ANSWERS = 64  # answers to stats that wait for their heartbeat
 
 
+# Clock and processed of a heartbeat, what was not heard till then and not judged, and when we heard it.
+Account = tuple[int, int, int, float]
+
+
 class Start(Protocol):
     """A ``task-started`` event."""
 
-    clock: int
-    uuid: str
+    @property
+    def clock(self) -> int: ...
+
+    @property
+    def uuid(self) -> str: ...
 
 
 def nameless(_uuid: str) -> str:
@@ -50,7 +57,8 @@ class Losses:
     missed_names: dict[str, int] = field(default_factory=dict)
     sum: int = 0  # not heard, all told, but for ``unsent``
     over: int = 0  # starts that found no room
-    _beats: list[tuple[int, int, bool]] = field(default_factory=list)  # clock, processed, spoke before it
+    # clock, processed, whether it spoke before it, and when we heard it
+    _beats: list[tuple[int, int, bool, float]] = field(default_factory=list)
     _left: int = 0  # starts that the last judgement left
     _before: int = 0  # the sum one judgement ago
     _held: int = 0  # growth in intervals without a single event: lost, or never sent?
@@ -61,6 +69,9 @@ class Losses:
     _names: Counter[str] = field(default_factory=Counter)  # starts seen by name since then
     _silent_before: int = 0  # silent ones before the base
     _unexplained: int = 0  # what one answer ago was neither seen nor silent
+    _heard: bool = False  # any task event since the last answer
+    _mute: int = 0  # answers in a row that tell of tasks without a single event
+    _mute_from: int = 0  # what was unexplained when that began
 
     @property
     def began(self) -> bool:
@@ -80,7 +91,9 @@ class Losses:
             self.over += excess
             del self.starts[limit:]
 
-    def beat(self, clock: int, processed: int, name_of: Callable[[str], str] = nameless) -> None:
+    def beat(
+        self, clock: int, processed: int, name_of: Callable[[str], str] = nameless, at: float = 0.0
+    ) -> None:
         """A heartbeat in order; the caller drops late ones and begins anew with a new process."""
         spoke, self.spoke = self.spoke or len(self.starts) > self._left, False
         if self._beats and not 0 <= processed - self._beats[-1][1] <= ABSURD:
@@ -92,15 +105,18 @@ class Losses:
         self._odd = 0
         if not self._beats and processed == 0:
             self._base = {}  # heard from its birth
-        self._beats.append((clock, processed, spoke))
+        self._beats.append((clock, processed, spoke, at))
         if len(self._beats) < 3:
             return
-        (c1, p1, _), (c2, p2, spoke), _ = self._beats
+        (c1, p1, *_), (c2, p2, spoke, _), _ = self._beats
         within = {start.clock: start.uuid for start in self.starts if c1 < start.clock < c2}
         self.starts = [start for start in self.starts if start.clock > c2]
         self._left = len(self.starts)
-        if not self._is_quiet(p2 - p1, bool(within) or spoke):
+        self._heard = self._heard or spoke or bool(within)
+        # With silent tasks about, only the counts by name can tell quiet from silent.
+        if self.silent_names or not self._is_quiet(p2 - p1, bool(within) or spoke):
             self._settle((c1, p1), (c2, p2), within, name_of)
+            self._heard = self._heard or spoke or bool(within)  # it may have come after the answer
             self.sum += p2 - p1 - len(within)
             self.seen += len(within)
             if not self.silent_names:
@@ -112,6 +128,21 @@ class Losses:
         """What the process answered to stats: its starts by name, all told, when its clock stood there."""
         if self._beats and clock >= self._beats[0][0] and len(self._told) < ANSWERS:
             self._told.append((clock, totals))
+
+    @property
+    def account(self) -> Account | None:
+        """To go on from after a restart."""
+        if not self._beats:
+            return None
+        clock, processed, _, at = self._beats[0]
+        return (clock, processed, max(0, self.sum - self.missed - self.silent - self.over), at)
+
+    def resume(self, account: Account, starts: Iterable[Start]) -> None:
+        """Go on from what was stored; ``starts`` are those that history holds of this process."""
+        clock, processed, self.sum, at = account
+        self._before = self.sum
+        self._beats = [(clock, processed, False, at)]
+        self.starts = [*(start for start in starts if start.clock > clock), *self.starts]
 
     # private
 
@@ -176,8 +207,9 @@ class Losses:
         self.silent = self._silent_before + max(0, grown)
         unexplained = max(0, unheard - self.silent - self.over)
         if silent_names:
+            unexplained -= self._not_sent(unexplained)
             self.missed = min(unexplained, self._unexplained)
-        self._unexplained = unexplained
+        self._unexplained, self._heard = unexplained, False
         if self.missed or self.missed_names:
             lost = {
                 name: total - base.get(name, 0) - self._names[name]
@@ -186,3 +218,20 @@ class Losses:
             }
             lost = {name: n for name, n in lost.items() if n > 0}
             self.missed_names = dict(sorted(lost.items(), key=lambda item: -item[1])[:NAMES])
+
+    def _not_sent(self, unexplained: int) -> int:
+        """How much of it was not sent, since all task events are off: nothing heard over two answers."""
+        if self._heard or unexplained <= self._unexplained:
+            if self._heard or self.events_on:
+                self._mute = 0
+            return 0
+        if not self._mute:
+            self._mute_from = self._unexplained
+        self._mute += 1
+        if self._mute < 2:
+            return 0
+        self.events_on = False
+        not_sent = unexplained - self._mute_from
+        self.unsent += not_sent
+        self.sum -= not_sent
+        return not_sent

@@ -25,6 +25,7 @@ _TASK_ATTRIBUTES = [
     "max_retries",
     "acks_late",
     "ignore_result",
+    "send_events",
 ]
 _SHORT: dict[str, dict[str, Any]] = {
     "ping": {}, "stats": {}, "active": {}, "reserved": {}, "scheduled": {}, "revoked": {},
