@@ -21,6 +21,7 @@ import structlog
 from monitor import control, publish
 from monitor.broker import Broker
 from monitor.cluster import Cluster
+from monitor.cluster.processes import accounted_since
 from monitor.deltas import FEED, Delta, topics
 from monitor.engine.rounds import GRACE, LIGHT_EVERY, SETTLE_EVERY, Ask, Rounds
 from monitor.engine.writer import Writer
@@ -170,7 +171,9 @@ class Engine:
         workers: list[WorkerRecord] = await self._writer.read(store.workers, otherwise=[])
         tasks: list[TaskRecord] = await self._writer.read(store.open_tasks, OPEN_TASKS, otherwise=[])
         gaps: list[Gap] = await self._writer.read(store.open_gaps, otherwise=[])
-        starts: list[Started] = await self._writer.read(store.starts, workers, otherwise=[])
+        starts: list[Started] = []
+        if (since := accounted_since(workers)) is not None:
+            starts = await self._writer.read(store.starts, since, otherwise=[])
         self.cluster.restore(workers, tasks, now, starts)
         early, self._early = self._early or [], None
         for item in early:
@@ -239,8 +242,10 @@ class Engine:
     async def _tick_for_ever(self) -> None:
         """At once when something comes after a silence, else every tick; never faster than the writer."""
         while True:
+            # Not wait_for: until Python 3.12 it may swallow the cancellation that ends us.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stirred.wait(), TICK)
+                async with asyncio.timeout(TICK):
+                    await self._stirred.wait()
             await asyncio.sleep(GATHER)
             self._stirred.clear()
             began = time.monotonic()
