@@ -289,7 +289,9 @@ class Hub:
             cost = max(drawn.worked, (drawn.ended - drawn.began) / 4)
             live.cost = (live.cost + cost) / 2 if live.cost else cost
             live.drawn_at = drawn.ended
-            live.due = max(live.due, drawn.began) + self.pace.rest(live.region.every, live.cost)
+            live.due = max(live.due, drawn.began) + self.pace.rest(
+                live.region.every, live.cost, len(drawn.content)
+            )
             self._spent += cost
             self._late = max(self._late, drawn.began - live.queued_at)
             self._hand_out(live, drawn.content)

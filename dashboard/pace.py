@@ -12,6 +12,7 @@ from dataclasses import dataclass
 PERIODS = (0.25, 0.5, 1.0)  # seconds between two frames of a region, and between two messages of a socket
 BUDGET = 0.2  # seconds of drawing in a second, all regions together
 WIDEST, NARROWEST = 0.25, 0.005  # of a processor: what one region may take
+STREAM = 256 * 1024  # characters a second of one region, at most: a long list comes less often
 CALM = 5  # seconds without a wait until frames come faster again
 
 
@@ -34,9 +35,9 @@ class Pace:
         """Frames a second, at most."""
         return round(1 / self.period)
 
-    def rest(self, every: float, cost: float) -> float:
-        """Seconds from the start of a draw that cost so much to that of the next."""
-        return max(every, self.period, cost / self.share)
+    def rest(self, every: float, cost: float, size: int = 0) -> float:
+        """Seconds from the start of a draw to that of the next, by what it cost and how long it came out."""
+        return max(every, self.period, cost / self.share, size / STREAM)
 
     def second(self, spent: float, late: float) -> None:
         """A second has passed, ``spent`` seconds of it on drawing; ``late``: the longest wait for a turn."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboard.pace import BUDGET, CALM, NARROWEST, WIDEST, Pace
+from dashboard.pace import BUDGET, CALM, NARROWEST, STREAM, WIDEST, Pace
 
 
 def test_at_ease_a_region_is_drawn_four_times_a_second_unless_it_asks_for_less() -> None:
@@ -14,6 +14,11 @@ def test_at_ease_a_region_is_drawn_four_times_a_second_unless_it_asks_for_less()
 
 def test_a_region_takes_no_more_than_its_share() -> None:
     assert Pace().rest(every=0.25, cost=0.5) == 0.5 / WIDEST
+
+
+def test_a_long_list_comes_less_often_than_a_short_one() -> None:
+    assert Pace().rest(every=0.25, cost=0.001, size=2 * STREAM) == 2.0
+    assert Pace().rest(every=0.25, cost=0.001, size=1_000) == 0.25
 
 
 def test_over_the_budget_the_costly_give_way_and_the_cheap_keep_their_pace() -> None:
