@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from monitor.cluster.losses import NAMES, Losses
-from monitor.records import WorkerRecord
+from monitor.cluster.losses import NAMES, Account, Losses
+from monitor.records import Started, WorkerRecord
 
 HEARTBEATS_MISSED = 3
 SHORTEST_SILENCE = 6.0  # seconds
@@ -14,6 +15,7 @@ GOODBYE_GRACE = 30.0  # a warm shutdown finishes its tasks after its goodbye
 RECONNECT_GRACE = 10.0  # workers come back to a restarted broker later than we do
 FREQ = (0.5, 300.0)
 SHOWN_AGAIN = 1.0  # seconds between two records of a worker that only beats
+ACCOUNT_KEPT = 86_400.0  # seconds that a process that is not heard again may still come back
 PLAIN_FOR = 0.25  # seconds between two looks at a worker by its task events
 
 POOLS = {
@@ -61,6 +63,7 @@ class Worker:
     """A worker's record and what is needed to keep it."""
 
     __slots__ = (
+        "accounts",
         "inspect_at",
         "is_dirty",
         "last_pid",
@@ -86,6 +89,8 @@ class Worker:
         losses = record.details.get("losses")
         self.silent_before = self.silent_restored = whole(losses, "silent") or 0
         self.unsent_before = whole(losses, "unsent") or 0
+        # pid -> what to go on from, and the starts that history holds
+        self.accounts: dict[int, tuple[Account, float, list[Started]]] = {}
         self.named_silent = frozenset(silent_of(record.details.get("registered")))
         self.offsets: deque[float] = deque(maxlen=32)  # receipt less timestamp, seconds
         self.last_pid: int | None = None
@@ -109,6 +114,18 @@ class Worker:
         """Tasks that it ran whose names send no events, by design."""
         return self.silent_before + sum(process.losses.silent for process in self.processes.values())
 
+    def remember(self, starts: Mapping[int, list[Started]]) -> None:
+        """Take over the accounts of its processes, with the starts by pid that history holds."""
+        for pid, account, stamp in accounts_of(self.record):
+            self.accounts[pid] = (account, stamp, starts.get(pid, []))
+
+    def resume(self, process: Process) -> None:
+        """A process that was known before Umbel was restarted is heard again."""
+        if (known := self.accounts.pop(process.pid, None)) is not None:
+            account, process.stamp, starts = known
+            process.clock, process.processed = account[0], account[1]
+            process.losses.resume(account, starts)
+
     def forget(self, process: Process) -> None:
         """A process is followed by another: its account is kept, all else of it goes."""
         self.missed_before += process.losses.missed
@@ -127,7 +144,37 @@ class Worker:
             "unsent": self.unsent_before + sum(p.losses.unsent for p in self.processes.values()),
             "pending": sum(process.losses.pending for process in self.processes.values()),
             "missed_names": named,
+            "accounts": {
+                str(process.pid): [*account, process.stamp]
+                for process in self.processes.values()
+                if (account := process.losses.account) is not None
+            }
+            # Not heard again yet, should we be killed once more.
+            | {str(pid): [*account, stamp] for pid, (account, stamp, _) in self.accounts.items()},
         }
+
+
+def accounts_of(record: WorkerRecord) -> list[tuple[int, Account, float]]:
+    """``(pid, account, stamp)`` of each process whose account a stored record holds."""
+    losses = record.details.get("losses")
+    kept = losses.get("accounts") if isinstance(losses, dict) else None
+    found = []
+    for pid, values in kept.items() if isinstance(kept, dict) else ():
+        if not str(pid).isdigit() or not isinstance(values, list) or len(values) != 5:
+            continue
+        clock, processed, unheard, at, stamp = values
+        whole_ones = all(isinstance(n, int) and n >= 0 for n in (clock, processed, unheard))
+        if not whole_ones or not all(isinstance(t, int | float) for t in (at, stamp)):
+            continue
+        if at > (record.heartbeat_at or 0.0) - ACCOUNT_KEPT:
+            found.append((int(pid), (clock, processed, unheard, float(at)), float(stamp)))
+    return found
+
+
+def accounted_since(workers: Iterable[WorkerRecord]) -> float | None:
+    """When the oldest heartbeat was heard that an account stands at: starts since then are needed."""
+    times = [account[3] for worker in workers for _, account, _ in accounts_of(worker)]
+    return min(times, default=None)
 
 
 def read_stats(record: WorkerRecord, stats: dict[str, Any], asked: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -23,7 +23,7 @@ from monitor.cluster.processes import (
     whole,
 )
 from monitor.events import WORKER_TYPES, Event, TaskEvent, WorkerEvent
-from monitor.records import Inspection, WorkerRecord
+from monitor.records import Inspection, Started, WorkerRecord
 from monitor.redact import Redactor
 
 
@@ -63,7 +63,7 @@ class Workers:
             self._revive(worker, process, now)
             self._heard(worker, process, event, now)
         if event.processed is not None and event.type != "worker-offline":
-            process.losses.beat(event.clock, event.processed, self._name_of)
+            process.losses.beat(event.clock, event.processed, self._name_of, now)
         process.plain_until = 0.0
         self._account(worker)
         return True
@@ -156,12 +156,16 @@ class Workers:
         self._told(worker, inspection)
         return whole(stats, "pid") or record.pid or 0
 
-    def restore(self, record: WorkerRecord, now: float) -> None:
+    def restore(
+        self, record: WorkerRecord, now: float, starts: Mapping[int, list[Started]] | None = None
+    ) -> None:
+        """Take over what history says; ``starts`` by pid: those heard about when Umbel was last here."""
         if record.hostname not in self.known and len(self.known) < self._limits.workers:
             record = msgspec.structs.replace(record, duplicate=False)
             if record.status != "offline":
                 record.status, record.reason = "unknown", "not heard since Umbel started"
-            self.known[record.hostname] = Worker(record, now)
+            worker = self.known[record.hostname] = Worker(record, now)
+            worker.remember(starts or {})
 
     def due(self, now: float, every: float) -> list[str]:
         """Who should be asked: new, back again, or not asked for a while."""
@@ -258,6 +262,7 @@ class Workers:
                 worker.forget(oldest)
                 del worker.processes[oldest.pid]
             process = worker.processes[event.pid] = Process(event.pid, now)
+            worker.resume(process)
             process.losses.silent_names = worker.named_silent
             worker.inspect_at = now
         return process

@@ -37,8 +37,8 @@ from monitor.store.rows import task_record, worker_record
 __all__ = ["DAY", "SLICE", "Backlog", "Retention", "Store", "task_record", "worker_record"]
 
 _CHUNK = 500
-# Of the starts read again after a restart: seconds back, and tasks at most.
-STARTS_WITHIN, STARTS = 300.0, 200_000
+# Tasks at most whose starts are read again after a restart.
+STARTS = 200_000
 # What a database says of a value it cannot hold, in place of a fault that passes.
 _BAD_VALUES = (DataError, IntegrityError, InterfaceError, UnicodeError, OverflowError, ValueError, TypeError)
 
@@ -112,18 +112,12 @@ class Store:
         query = rows.select(models.Worker, rows.WORKER_COLUMNS, order)
         return [rows.worker_of(row) for row in _fetch(query, [limit])]
 
-    def starts(self, workers: Iterable[WorkerRecord]) -> list[Started]:
-        """Task starts since the heartbeats that the workers' accounts stand at: what was heard of them."""
-        heard = [w for w in workers if w.status != "offline" and w.heartbeat_at is not None]
-        if not heard:
-            return []
-        # An account stands up to three heartbeats back. Nobody was heard after the last of them.
-        last = max(w.heartbeat_at or 0.0 for w in heard)
-        since = min((w.heartbeat_at or 0.0) - 4 * w.freq for w in heard)
+    def starts(self, since: float) -> list[Started]:
+        """Task starts of tasks heard of since then, the newest tasks first."""
         query = rows.select(
             models.Task, ("uuid", "marks"), "WHERE seen_at >= %s ORDER BY seen_at DESC LIMIT %s"
         )
-        found = _fetch(query, [max(since, last - STARTS_WITHIN), STARTS])
+        found = _fetch(query, [since, STARTS])
         return [
             Started(mark.worker, mark.pid, mark.clock, uuid)
             for uuid, marks in found
