@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from bench.ledger import Ledger, Line, Verdict, check, rows_of
-from bench.report import ROOT, Engine, cpu, last_status, program, python, rss, say, umbel_env, until
+from bench.report import ROOT, Engine, Status, cpu, last_status, program, python, rss, say, umbel_env, until
 from demo.guard import Guarded, guarded
 from demo.valkey import free_port
 
@@ -118,8 +118,15 @@ class Umbel(Contender):
     def start(self) -> None:
         if self.database:
             _emptied(self.database)
+        self.again()
+
+    def again(self) -> None:
+        """With the history that is there."""
         self.engine.__enter__()
         self.process = self.engine.process
+
+    def status(self) -> Status:
+        return last_status(self.log)
 
     def rows(self) -> list[Line]:
         return rows_of(self.folder, self.database)

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.sampling import Sampler
+
 EVERY = 0.25  # seconds
 
 
@@ -25,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.engine", description=__doc__)
     parser.add_argument("--history", choices=("sqlite", "postgresql", "off"), default="sqlite")
     parser.add_argument("--final", type=Path, help="where the ends of tasks are written, with --history off")
+    parser.add_argument("--profile", type=Path, help="where a sampled profile is written")
     given = parser.parse_args(argv)
 
     import django
@@ -47,11 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     engine.start()
+    sampler = Sampler() if given.profile else None
+    if sampler is not None:
+        sampler.start()
     while not stopping.wait(EVERY):
         print(json.dumps(_status(engine)), flush=True)
         if engine.failed:
             print(f"The engine died: {engine.failed}", file=sys.stderr)
             return 1
+    if sampler is not None:
+        given.profile.write_text(json.dumps(sampler.finish()))
     engine.stop(60)
     print(json.dumps(_status(engine)), flush=True)
     if nothing is not None and given.final:

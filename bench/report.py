@@ -269,6 +269,7 @@ class Engine:
         self.folder, self.history = folder, history
         self.env = umbel_env(folder, broker, database)
         self.log = folder / "engine.log"
+        self.profile: Path | None = None  # where bench.sampling wants what it saw
         self.process: Guarded | None = None
 
     def __enter__(self) -> Engine:
@@ -277,6 +278,8 @@ class Engine:
         argv = python(
             "-m", "bench.engine", "--history", self.history, "--final", str(self.folder / "final.json")
         )
+        if self.profile is not None:
+            argv += ["--profile", str(self.profile)]
         self.process = guarded(argv, self.log, env=self.env, cwd=ROOT, grace=60)
         try:
             until(self._ready, 60, "the engine's start")
