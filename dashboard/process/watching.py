@@ -13,7 +13,7 @@ from monitor import redact
 from monitor.broker import Broker
 from monitor.engine import Engine, Options
 from monitor.engine.leader import STANDBY, Leader, Lease, State, Term
-from monitor.engine.standby import MARGIN, Handover, Standby
+from monitor.engine.standby import APART, MARGIN, Handover, Standby
 from monitor.records import Gap
 from monitor.source import source_of
 from monitor.store import Store
@@ -89,25 +89,34 @@ class Monitor:
     def _gap(self, last: float, now: float) -> Gap | None:
         """What was not heard between the former leader's last word and us."""
         heard = self._listener.heard_since if self._listener is not None else None
-        if heard is not None and heard <= last - MARGIN / 2:
+        if heard is not None and heard <= last - APART:
             log.info("nothing was missed between two leaders", heard_for=round(now - heard, 1))
             return None
         term = self._term
         reason = "Umbel was not running"
         if term is not None and term.former:
             reason = f"leader lost: {term.former.rpartition(':')[0]}"
+        elif heard is not None:
+            reason = "one leader followed another"
         return Gap(last, now if heard is None else min(now, max(heard, last)), reason)
 
     def _become(self, role: str, what: State | Term) -> None:
         self.known.set()
         if role == STANDBY:
-            self._standby = Standby(lambda: source_of(self.broker))
-            self._standby.start()
             text = f"standby: {what.holder.rpartition(':')[0] or 'nobody'} leads"
+            if self._standby is None:
+                # Said again when it hears what the leader hears: from then on nothing is missed.
+                self._standby = Standby(
+                    lambda: source_of(self.broker), listening=lambda: self._tell(f"{text}, and it listens")
+                )
+                self._standby.start()
         elif isinstance(what, Term) and what.former:
             text = f"the leader, after {what.former.rpartition(':')[0]} was silent for {what.silent:.1f} s"
         else:
             text = "the leader"
         log.info("role", role=role, epoch=what.epoch)
+        self._tell(text)
+
+    def _tell(self, text: str) -> None:
         notify.say(READY="1", STATUS=f"Umbel's monitor is {text}.")
         self._told(f"Umbel's monitor is {text}.")

@@ -135,6 +135,8 @@ class Leader:
                 renewing.join(2 * RENEW_EVERY + 5.0)
                 self.term, self._role = None, ""
                 self._give_back(term)
+                # It may be long dead, and what comes next is a look that must not fail for that.
+                self.lease.close()
 
     def _renew(self, term: Term) -> None:
         """Until the term's end. A database that is away ends no term: nobody else can take it meanwhile, or

@@ -20,20 +20,26 @@ from monitor.source import OnMessage, OnState, Source
 
 KEPT = 15.0  # seconds
 MOST = 50_000  # messages
-# The former leader's clock may differ from ours by this much, and its last word is up to a second old.
+# The clocks of two machines may differ by so many seconds without our taking it for a gap.
+APART = 0.25
+# What is younger than the former leader's last word, and by so much older, is said again.
 MARGIN = 2.0  # seconds
 
 log = structlog.get_logger(__name__)
 
 
 class Standby:
-    """Listens on a thread of its own. Make a new one for each time of waiting."""
+    """Listens on a thread of its own, and calls ``listening`` there whenever it begins to hear.
+
+    Make a new one for each time of waiting.
+    """
 
     def __init__(
         self, source: Callable[[], Source], *, kept: float = KEPT, most: int = MOST,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.time, listening: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self._make, self.kept, self.most, self.clock = source, kept, most, clock
+        self._listening = listening
         self._items: deque[tuple[float, tuple[Any, ...]]] = deque()
         self._since: float | None = None
         self._source: Source | None = None
@@ -85,6 +91,8 @@ class Standby:
 
     def _state(self, connected: bool, *reason: Any) -> None:
         self._since = self.clock() if connected else None
+        if connected and not self._stopped:
+            self._listening()
 
 
 class Handover:

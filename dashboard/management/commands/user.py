@@ -15,6 +15,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from dashboard import access
+from dashboard.process import database
 
 
 class Command(BaseCommand):
@@ -31,7 +32,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         os.umask(0o077)
-        call_command("migrate", verbosity=0, interactive=False)
+        with database.alone():
+            call_command("migrate", verbosity=0, interactive=False)
         if options["action"] == "add":
             self._add(options["name"], options["role"], options["how"])
         else:
