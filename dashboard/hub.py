@@ -87,10 +87,12 @@ class Hub:
     def sockets(self) -> int:
         return len(self._sockets)
 
-    @property
-    def watched(self) -> int:
+    def outboxes(self) -> Iterable[Outbox]:
+        return self._sockets.keys()
+
+    def lives(self) -> Iterable[Live]:
         """Regions that someone looks at."""
-        return len(self._lives)
+        return self._lives.values()
 
     def is_full(self) -> bool:
         full = len(self._sockets) >= SOCKETS
@@ -345,9 +347,9 @@ def current() -> Hub:
     return _HUBS[loop]
 
 
-def running() -> list[Hub]:
-    """The hubs of this process, from any thread: to read their figures."""
-    return [hub for hub in list(_HUBS.values()) if hub.sockets]
+def all_of_process() -> list[Hub]:
+    """To read their figures, from any thread."""
+    return list(_HUBS.values())
 
 
 _HUBS: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()

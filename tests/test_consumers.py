@@ -320,7 +320,7 @@ def test_a_socket_that_leaves_is_forgotten() -> None:
         async with opened(client) as live:
             await frame(live)
             assert hub.current().sockets == 1
-        assert (hub.current().sockets, hub.current().watched) == (0, 0)
+        assert (hub.current().sockets, list(hub.current().lives())) == (0, [])
 
     run(story)
 

@@ -93,7 +93,8 @@ def test_a_feed_row_of_another_version_is_not_half_believed() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["feed-chip", "feed-pop", "feed-banner", "cluster", "nav", "feed-facts", "feed-missed"]
+    "name",
+    ["feed-chip", "feed-pop", "feed-banner", "cluster", "nav", "feed-facts", "feed-missed", "feed-pages"],
 )
 @pytest.mark.parametrize("known", [False, True])
 def test_every_region_is_one_element_with_its_name_as_id(name: str, known: bool) -> None:

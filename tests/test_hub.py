@@ -473,14 +473,14 @@ def test_pages_nobody_looks_at_cost_nothing(layer: InMemoryChannelLayer) -> None
             await frame(outbox)
         hub.leave(gone)
         hub.leave(gone)
-        assert (hub.sockets, hub.watched) == (1, 1)
+        assert (hub.sockets, len(list(hub.lives()))) == (1, 1)
         board.draws.clear()
         board.text = "two"
         await say(layer, "tasks")
         await frame(stays)
         assert board.draws == [("there", "board")]
         hub.leave(stays)
-        assert (hub.sockets, hub.watched, hub._topics) == (0, 0, {})
+        assert (hub.sockets, list(hub.lives()), hub._topics) == (0, [], {})
         await hub.stop()
 
     run(story)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dashboard.fragments import Page, Region, register
+from dashboard.fragments.overview import CLOCK
 from dashboard.queries import feed as queries
 from monitor.deltas import FEED, TASKS, WORKERS
 
@@ -45,6 +46,13 @@ def _refused(fresh: queries.Freshness) -> list[tuple[str, int]]:
     return sorted(fresh.feed.accounting.refused.items(), key=lambda item: (-item[1], item[0]))
 
 
+def _pages(page: Page) -> Mapping[str, Any]:
+    # The hub draws through this package.
+    from dashboard.queries import live
+
+    return {"pages": live.pages()}
+
+
 def _missed(page: Page) -> Mapping[str, Any]:
     return {"workers": queries.missing_workers(), "gaps": queries.gaps(), "fresh": queries.freshness()}
 
@@ -63,6 +71,7 @@ register(
     "feed",
     [
         Region("feed-facts", _facts, (FEED,), "feed/_facts.html", every=0.5, sees=()),
+        Region("feed-pages", _pages, (CLOCK,), "feed/_pages.html", every=1.0, sees=()),
         Region("feed-missed", _missed, (FEED, WORKERS), "feed/_missed.html", every=1.0, sees=()),
     ],
 )
