@@ -28,7 +28,7 @@ class Contender:
     """One reader under measurement. ``start``, then ``caught_up`` after a load, ``verdict``, ``stop``."""
 
     name = ""
-    rate = 20_000.0  # events a second at which its CPU is measured
+    rate = 15_000.0  # events a second at which its CPU is measured
     guess = 50_000.0  # events a second that it may keep up with
     most = 10**9  # events that are enough to measure it
 
