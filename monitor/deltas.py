@@ -14,6 +14,8 @@ from monitor.records import FeedRecord, Gap, RateBucket, Rollup, TaskRecord, Tas
 Record = TaskRecord | WorkerRecord | FeedRecord | Gap | RateBucket | Rollup | TaskType
 
 # Topics: what a region of a page listens to.
+MOST_TASKS = 500  # of one message told by name
+ANY_TASK = "task:*"
 TASKS, WORKERS, FEED, RATES, CONTROLS = "tasks", "workers", "feed", "rates", "controls"
 
 
@@ -52,5 +54,16 @@ class Delta(msgspec.Struct, frozen=True):
 
 
 def topics(deltas: Iterable[Delta]) -> set[str]:
-    """Every topic that the deltas touch."""
-    return {topic for delta in deltas for topic in delta.topics}
+    """Every topic that the deltas touch; past ``MOST_TASKS`` tasks ``task:*`` stands for any of them."""
+    touched: set[str] = set()
+    tasks: set[str] = set()
+    for delta in deltas:
+        record = delta.record
+        if isinstance(record, TaskRecord):
+            tasks.add(record.uuid)
+        else:
+            touched.update(delta.topics)
+    if tasks:
+        touched.add(TASKS)
+        touched.update([ANY_TASK] if len(tasks) > MOST_TASKS else [f"task:{uuid}" for uuid in tasks])
+    return touched

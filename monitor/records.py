@@ -229,6 +229,12 @@ class FeedRecord(msgspec.Struct):
     output_waiting: int | None = None
     output_limit: int | None = None
     output_cuts: int = 0
+    # What gives way under overload now (see engine.shedding), the highest level so far, and what was let go.
+    shed_level: int = 0
+    shed_highest: int = 0
+    shedding: str = ""
+    shed: dict[str, int] = {}
+    waiting: int = 0  # events between reading and writing
     # What the last look back after a gap found, by kind ("ends read", "found waiting", …); see engine.rounds.
     looked_back: dict[str, int] = {}
 

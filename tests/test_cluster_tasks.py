@@ -10,7 +10,7 @@ import pytest
 from monitor import rates
 from monitor.cluster import Cluster, Limits, derive
 from monitor.events import event_from_dict
-from monitor.records import Inspection, Mark, Rollup, Settled, TaskRecord, TaskType
+from monitor.records import Inspection, Mark, Queued, Rollup, Settled, TaskRecord, TaskType
 
 NOW = 1_000_000.0
 W, V = "w@host", "v@other"
@@ -458,3 +458,61 @@ def test_a_task_of_ten_thousand_events_keeps_its_first_and_last() -> None:
 def test_no_marks_derive_an_empty_row() -> None:
     row = derive(TaskRecord(uuid="u"), [])
     assert (row.state, row.marks) == ("PENDING", [])
+
+
+# found at the broker
+
+
+def found(where: str = "queue", **fields: Any) -> Queued:
+    return Queued("u1", "mail", where, **({"name": "shop.pay", "args": "(1,)"} | fields))
+
+
+def test_a_message_found_in_a_queue_is_a_task_that_waits() -> None:
+    story = Story()
+    assert story.cluster.queued(found(), story.now)
+    row = story.row()
+    assert (row.state, row.name, row.queue, row.known) == ("PENDING", "shop.pay", "mail", "inferred")
+    assert row.note == "found waiting in queue mail"
+    row = story.received().row()
+    assert (row.state, row.known, row.note) == ("RECEIVED", "seen", "")
+
+
+def test_an_unacknowledged_message_was_received_by_someone() -> None:
+    story = Story()
+    story.cluster.queued(found("unacknowledged"), story.now)
+    assert (story.row().state, story.row().note) == ("RECEIVED", "found unacknowledged at the broker")
+    assert story.received().tell("started").tell("succeeded", result="1").row().state == "SUCCESS"
+
+
+def test_a_message_says_nothing_of_a_task_that_ended_or_is_known_to_wait() -> None:
+    story = Story().received().tell("started").tell("succeeded", result="1")
+    story.row()
+    assert not story.cluster.queued(found(), story.now)
+    again = Story().tell("sent", "gen1@c", name="shop.pay", queue="mail", retries=0)
+    again.row()
+    assert not again.cluster.queued(found(), again.now)
+    running = Story().received().tell("started")
+    running.row()
+    assert not running.cluster.queued(found("unacknowledged"), running.now)
+
+
+def test_the_end_of_a_task_that_umbel_never_heard_of_makes_a_row() -> None:
+    story = Story()
+    assert not story.cluster.settle(Settled("u1", "SUCCESS"), story.now)
+    assert story.cluster.settle(Settled("u1", "SUCCESS", result="1", name="shop.pay"), story.now, create=True)
+    row = story.row()
+    assert (row.state, row.name, row.result, row.known) == ("SUCCESS", "shop.pay", "1", "inferred")
+    assert row.note == "end read from the result backend"
+
+
+def test_the_stored_end_of_a_task_beats_the_one_found_later() -> None:
+    story = Story().received().tell("started").tell("failed", exception="E('x')")
+    stored = story.row()
+    late = Story()
+    late.cluster.settle(Settled("u1", "SUCCESS", result="1"), late.now, create=True)
+    assert late.cluster.cold() == ["u1"]
+    late.cluster.absorb([stored])
+    rows = [d.record for d in late.cluster.drain(late.now) if isinstance(d.record, TaskRecord)]
+    assert not [row for row in rows if row.state != "FAILURE"]
+    late.cluster.tick(late.now + 20)
+    assert not late.cluster.tasks.live

@@ -24,6 +24,7 @@ from monitor.records import (
     FeedRecord,
     Gap,
     Inspection,
+    Queued,
     Settled,
     Started,
     TaskRecord,
@@ -131,6 +132,18 @@ class Cluster:
         last word.
         """
         return self.tasks.settle(settled, now, create)
+
+    def queued(self, found: Queued, now: float) -> bool:
+        """Take a message that was found at the broker; False when more is known of its task already."""
+        return self.tasks.queued(found, now)
+
+    def shed(self, events: Sequence[TaskEvent | WorkerEvent], now: float) -> None:
+        """Account for events that are let go under overload: their workers live, and starts are no losses."""
+        for event in events:
+            if isinstance(event, TaskEvent) and event.kind != "sent":
+                self.workers.task_event(event, event.kind, now, event.kind in TASK_KINDS)
+                self._tally.shed(event, now)
+        self.drop(len(events), "let go under overload")
 
     def end_not_seen(self, uuid: str, now: float) -> bool:
         """Give up on a task that nobody holds any more; False when it may still run or wait."""

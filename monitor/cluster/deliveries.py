@@ -30,6 +30,8 @@ ENDS = {
 }
 WEAK = frozenset({"lost", "settled"})
 INSPECTED = frozenset({"active", "reserved", "scheduled"})
+# Messages that were found at the broker after a time of not listening: the weakest word of all.
+FOUND = frozenset({"queued", "unacknowledged"})
 PHASE = {
     "active": 0,
     "reserved": 0,

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from monitor.cluster.deliveries import (
+    FOUND,
     INSPECTED,
     PHASE,
     WEAK,
@@ -67,6 +68,8 @@ def derive(identity: TaskRecord, marks: Iterable[Mark]) -> TaskRecord:
     begun = row.sent_at if row.sent_at is not None else _first_received(row.attempts)
     if first is not None and begun is not None:
         row.wait = max(0.0, first - begun)
+    if any(mark.kind in FOUND for mark in ordered):
+        _found(row, ordered)
     row.marks = [_packed(mark, row) if mark is source else mark for mark in ordered]
     return row
 
@@ -158,12 +161,31 @@ def _no_delivery(row: TaskRecord, ordered: list[Mark]) -> Mark | None:
         attempt.ended_at = detail_of(end).get("ended") if end.kind == "settled" else when(end)
         row.runtime = detail_of(end).get("runtime")
         return _ended(row, end, attempt)
-    custom = [mark for mark in ordered if mark.kind not in PHASE and mark.kind != "sent"]
+    custom = [
+        mark for mark in ordered if mark.kind not in PHASE and mark.kind not in FOUND and mark.kind != "sent"
+    ]
     if custom:
         # Sent by the task itself while it runs: all that is known is where.
         row.state, row.worker = STARTED, custom[0].worker
         row.started_at = None
     return None
+
+
+def _found(row: TaskRecord, ordered: list[Mark]) -> None:
+    """A message found at the broker says where a task is while nothing was heard of it since."""
+    last = max((mark for mark in ordered if mark.kind in FOUND), key=lambda mark: (mark.seen_at, mark.key))
+    heard = [mark.seen_at for mark in ordered if mark.kind not in FOUND and mark.kind != "sent"]
+    if row.state in ENDED or (heard and max(heard) >= last.seen_at):
+        return
+    queue = detail_of(last).get("queue") or row.queue
+    if last.kind == "queued":
+        row.state, row.note = PENDING, f"found waiting in queue {queue}"
+        row.worker, row.received_at, row.started_at, row.runtime = "", None, None, None
+    elif not row.attempts:
+        row.state, row.note = RECEIVED, "found unacknowledged at the broker"
+    else:
+        return
+    row.known = "inferred"
 
 
 def _supersede(attempts: list[Attempt]) -> None:

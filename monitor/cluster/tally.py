@@ -106,6 +106,15 @@ class Tally:
             elif kind == "started" and len(row.attempts) == 1:
                 self._add(pair, queue, "wait", row.wait)
 
+    def shed(self, event: TaskEvent, at: float) -> None:
+        """Count an event that is not kept."""
+        if (place := _PLACE.get(event.kind)) is not None:
+            self._turn_to(at)
+            key = (event.hostname, "")
+            pair = self._current.pairs.get(key) or self._pair(self._current, key)
+            pair.counts[place] += 1
+            pair.last_at = at
+
     def drain(self, now: float = 0.0) -> list[Rollup | TaskType]:
         """All that was counted, folded by task name, worker and queue."""
         slices, self._slices = self._slices, {}

@@ -24,7 +24,19 @@ from monitor.cluster.reading import (
 )
 from monitor.cluster.tally import Tally
 from monitor.events import TEXT_LIMIT, UUID_LIMIT, Received, Sent, TaskEvent, clean
-from monitor.records import ENDED, REVOKED, STARTED, Inspection, Mark, Settled, TaskRecord
+from monitor.records import (
+    ENDED,
+    PENDING,
+    RECEIVED,
+    RETRY,
+    REVOKED,
+    STARTED,
+    Inspection,
+    Mark,
+    Queued,
+    Settled,
+    TaskRecord,
+)
 from monitor.redact import Redactor
 
 Key = tuple[str, str, int, int, float]
@@ -86,7 +98,8 @@ class Tasks:
         self._asked: set[str] = set()  # who is complete, or new
         self._leaving: deque[tuple[float, str]] = deque()
         self._ended: dict[str, str] = {}  # uuids of the last that ended and left, with their names
-        self._promised: dict[str, tuple[Settled, float]] = {}  # ends that wait for a cold task's row
+        # What was found of cold tasks, until their rows are there.
+        self._promised: dict[str, tuple[Settled | Queued, float]] = {}
         self.by_process: dict[tuple[str, int], set[str]] = {}  # not ended, by worker process
 
     # events
@@ -167,9 +180,9 @@ class Tasks:
                 self._index(task, record)
         self._cold -= self._asked
         for uuid in [uuid for uuid in self._promised if uuid not in self._cold]:
-            settled, now = self._promised.pop(uuid)
+            found, now = self._promised.pop(uuid)
             if uuid in self.live:
-                self.settle(settled, now)
+                self.settle(found, now) if isinstance(found, Settled) else self.queued(found, now)
 
     def restore(self, records: Iterable[TaskRecord], now: float) -> None:
         for record in records:
@@ -305,6 +318,33 @@ class Tasks:
                 task.fields[field] = (LEAST, clean(raw) if field == "name" else clean(text(raw), TEXT_LIMIT))
         self.suspects.pop(settled.uuid, None)
         return self.infer(settled.uuid, "settled", detail, now)
+
+    def queued(self, found: Queued, now: float) -> bool:
+        """A message found at the broker. False when more is known of its task already."""
+        uuid = found.uuid
+        if uuid in self._ended:
+            return False
+        task = self.find_or_enter(uuid, now)
+        if uuid in self._cold:
+            self._promised.setdefault(uuid, (found, now))
+            return True
+        task.confirmed_at = max(task.confirmed_at, now)
+        row = task.row
+        if row is not None and (row.marks or task.heard):
+            waits = row.state in (PENDING, RETRY)
+            is_back = found.where == "queue" and row.state in (RECEIVED, STARTED) and uuid in self.suspects
+            if row.state in ENDED or (waits and row.known == "seen") or not (waits or is_back):
+                return False
+        self._open(task)
+        self.suspects.pop(uuid, None)
+        for field in ("name", "args", "kwargs", "queue", "eta", "expires", "root_id", "parent_id"):
+            value = getattr(found, field)
+            if value is not None and value != "" and field not in task.fields:
+                task.fields[field] = (LEAST, value)
+        kind = "queued" if found.where == "queue" else "unacknowledged"
+        detail = {"queue": found.queue} if found.queue else None
+        self.add(task, Mark(kind, found.sender, 0, 0, now, now, detail), now)
+        return True
 
     def inspected(self, inspection: Inspection, pid: int, now: float) -> None:
         """Confirm, create or suspect rows by what a worker says it holds."""

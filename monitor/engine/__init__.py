@@ -24,12 +24,13 @@ from monitor.cluster import Cluster
 from monitor.cluster.processes import accounted_since
 from monitor.deltas import FEED, Delta, topics
 from monitor.engine.rounds import GRACE, LIGHT_EVERY, SETTLE_EVERY, Ask, Rounds
+from monitor.engine.shedding import COARSE, COARSE_EVERY, LEVELS, LONG, LONG_EVERY, RAW, Shedding
 from monitor.engine.writer import Writer
 from monitor.events import Decoded
 from monitor.records import FeedRecord, Gap, Started, TaskRecord, WorkerRecord
 from monitor.redact import DEFAULT, Redactor
 from monitor.source import Source, source_of
-from monitor.store import SLICE, Backlog, Store
+from monitor.store import SLICE, Backlog, Store, search
 
 __all__ = ["Engine", "Options"]
 
@@ -38,6 +39,8 @@ GATHER = 0.02  # seconds after the first event of a tick, so that what belongs t
 HELPING = 500  # tasks derived before others on the loop have their turn
 FEED_EVERY = 1.0
 PRUNE_EVERY = 60.0
+INDEX_EVERY, INDEX_BEHIND = 1.0, 5.0
+INDEX_AT_ONCE = 250  # tasks
 LOOK_EVERY = 0.25
 OPEN_TASKS = 50_000  # restored at the start
 RESTART_MOST = 30.0  # seconds until a part that crashed runs again, at most
@@ -76,6 +79,10 @@ class Engine:
         self.feed = FeedRecord()
         # What came before history was remembered, in order; None: it goes straight to the cluster.
         self._early: list[tuple[Decoded, float] | tuple[bool, str, float]] | None = []
+        self._shedding = Shedding(options.intake_limit)
+        self._shedding_from = int(LEVELS[1][0] * options.intake_limit)
+        self._told: set[str] = set()  # topics that wait, while pages are told less often
+        self._told_at = 0.0
         self._stirred = asyncio.Event()  # something came since the last tick
         self._backlog = Backlog(options.backlog_limit)
         self._started_at = 0.0
@@ -154,6 +161,7 @@ class Engine:
             self._keep("look", self._every(LOOK_EVERY, self._rounds.look_around)),
             self._keep("settle", self._every(SETTLE_EVERY, self._rounds.settle)),
             self._keep("prune", self._every(PRUNE_EVERY, self._prune)),
+            self._keep("index", self._every(INDEX_EVERY, self._index)),
         ]
         try:
             await self._stopping.wait()
@@ -211,9 +219,15 @@ class Engine:
         events = decoded.events
         if not events:
             return
-        if self.cluster.waiting + len(events) > self.options.intake_limit:
+        waiting = self.cluster.waiting
+        if waiting + len(events) > self.options.intake_limit:
             self.cluster.drop(len(events), "overflow")
             return
+        if (waiting > self._shedding_from or self._shedding.level) and self._shedding.look(waiting) >= RAW:
+            every, events = events, self._shedding.thin(events)
+            if len(events) < len(every):
+                kept = set(map(id, events))
+                self.cluster.shed([event for event in every if id(event) not in kept], received_at)
         try:
             self.cluster.apply_all(events, received_at)
         except Exception:  # noqa: BLE001 - the edge: one event costs only itself
@@ -250,7 +264,8 @@ class Engine:
             self._stirred.clear()
             began = time.monotonic()
             await self._tick()
-            await asyncio.sleep(max(0.0, TICK - GATHER - (time.monotonic() - began)))
+            every = LONG_EVERY if self._shedding.look(self.cluster.waiting) >= LONG else TICK
+            await asyncio.sleep(max(0.0, every - GATHER - (time.monotonic() - began)))
 
     async def _tick(self) -> None:
         """Whatever changed since the last tick: completed from history, committed, and only then told."""
@@ -266,10 +281,11 @@ class Engine:
         written = await self._writer.flush(now)
         # What cannot be written could not be read back: it stays in memory.
         self.cluster.keep = bool(self._writer.error)
-        told = topics(written)
+        self._told |= topics(written)
         if failing != bool(self._writer.error):
-            told.add(FEED)
-        if told:
+            self._told.add(FEED)
+        if self._told and (self._shedding.level < COARSE or now - self._told_at >= COARSE_EVERY):
+            told, self._told, self._told_at = self._told, set(), now
             self.options.publish(told)
 
     async def _warm(self) -> None:
@@ -302,6 +318,11 @@ class Engine:
             store_pending=len(self._backlog),
             store_error=self._writer.error,
             silent=self.cluster.workers.silent,
+            shed_level=self._shedding.level,
+            shed_highest=self._shedding.highest,
+            shedding=self._shedding.says,
+            shed=dict(self._shedding.shed),
+            waiting=self.cluster.waiting,
             looked_back=dict(self._rounds.looked_back),
         )
         if (output := getattr(self._source, "output", None)) is not None:
@@ -326,6 +347,15 @@ class Engine:
             await asyncio.sleep(TICK)
         if total:
             log.info("history pruned", rows=total)
+
+    async def _index(self) -> None:
+        """Words for the search, in the time that is left: a loaded engine lags here first."""
+        while not self.cluster.waiting and not self._writer.error:
+            until = self.options.clock() - INDEX_BEHIND
+            done = await self._writer.read(search.index_some, INDEX_AT_ONCE, until, otherwise=0)
+            if done < INDEX_AT_ONCE:
+                break
+            await asyncio.sleep(0.05)
 
     async def _end(self) -> None:
         """Nothing that was heard is lost at the end, as far as the database lets us."""
