@@ -6,12 +6,18 @@ import inspect
 import ipaddress
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import cast
 
 from django.conf import settings
+from django.contrib.auth import SESSION_KEY
+from django.contrib.auth.signals import user_logged_in
+from django.contrib.sessions.models import Session
 from django.core.exceptions import PermissionDenied
-from django.db import InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError, OperationalError
+from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
@@ -97,6 +103,45 @@ def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     except ValueError:
         return None
     return getattr(ip, "ipv4_mapped", None) or ip
+
+
+class Idle(MiddlewareMixin):
+    """A session that nobody uses ends; however busy, it ends a week after signing in.
+
+    Only when it ends is written, and not more often than every few minutes; the live socket looks at it as
+    well, and goes when it ends.
+    """
+
+    def process_request(self, request: HttpRequest) -> None:
+        idle, session = settings.UMBEL_SESSION_IDLE, request.session
+        try:
+            if not idle or SESSION_KEY not in session or not session.session_key:
+                return
+            now, begun = time.time(), session.get(BEGUN)
+            if begun is not None and now > begun + settings.SESSION_COOKIE_AGE:
+                session.flush()
+                return
+            if now - _touched.get(session.session_key, 0.0) < TOUCH:
+                return
+            ends = now + idle if begun is None else min(now + idle, begun + settings.SESSION_COOKIE_AGE)
+            rows = Session.objects.filter(session_key=session.session_key)
+            rows.update(expire_date=datetime.fromtimestamp(ends, UTC))
+        except DatabaseError:
+            return  # the page itself says so, if it needs the database at all
+        if len(_touched) >= MOST_TOUCHED:
+            _touched.clear()
+        _touched[session.session_key] = now
+
+
+BEGUN = "begun"  # when the person signed in, Unix seconds
+TOUCH = 300.0  # seconds
+MOST_TOUCHED = 10_000
+_touched: dict[str, float] = {}
+
+
+@receiver(user_logged_in)
+def _begin(request: HttpRequest, **told: object) -> None:
+    request.session[BEGUN] = time.time()
 
 
 class OwnSite(MiddlewareMixin):

@@ -86,6 +86,12 @@ OPTIONS = (
         "A Redis between umbel monitor and umbel web; not the broker's. Without: all in one process.",
         True,
     ),
+    Option(
+        "session-idle-hours",
+        "integer",
+        "12",
+        "For how many hours nobody may load a page before a sign-in ends; 0 for the whole week that it lasts.",
+    ),
     Option("secret-key", "text", "", "Signs sessions. Without: made once and kept in the data folder.", True),
 )
 

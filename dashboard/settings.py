@@ -261,6 +261,7 @@ UMBEL_SECURE = _switch("secure")
 UMBEL_TRUSTED_PROXIES = _networks("trusted-proxies")
 UMBEL_REDACT = _list("redact")
 UMBEL_OPEN_API = _open_api()
+UMBEL_SESSION_IDLE = _integer("session-idle-hours", 0, 168) * 3600
 UMBEL_RETENTION_DAYS = _integer("retention-days", 1, 36_500)
 UMBEL_RETENTION_FAILURES_DAYS = _integer("retention-failures-days", 1, 36_500)
 UMBEL_RETENTION_ROWS = _integer("retention-rows", 1_000, 10**12)
@@ -301,6 +302,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "dashboard.middleware.Idle",
     "dashboard.middleware.OwnSite",
     "dashboard.middleware.DatabaseAway",
     "django_htmx.middleware.HtmxMiddleware",

@@ -6,7 +6,6 @@ import platform
 import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError
@@ -14,6 +13,8 @@ from django.db import DatabaseError
 from dashboard.options import OPTIONS
 from dashboard.queries.shared import reading
 from monitor.redact import DEFAULT
+from monitor.store import sizes
+from monitor.store.pruning import Retention
 
 HIDDEN = "set, not shown"
 SHARED = 60.0  # seconds that readers share the sizes: counting millions of rows takes a while
@@ -87,16 +88,13 @@ def versions() -> list[tuple[str, str]]:
     return found
 
 
-def storage(now: float | None = None) -> Any:
+def storage(now: float | None = None) -> sizes.Sizes | None:
     """Tables and what retention will remove; None while the database cannot say."""
     now = time.time() if now is None else now
     return reading("sizes", SHARED, lambda: _sizes(now))
 
 
-def _sizes(now: float) -> Any:
-    from monitor.store import sizes
-    from monitor.store.pruning import Retention
-
+def _sizes(now: float) -> sizes.Sizes | None:
     kept = Retention(
         days=settings.UMBEL_RETENTION_DAYS,
         rows=settings.UMBEL_RETENTION_ROWS,
