@@ -8,7 +8,7 @@ export UMBEL_DATA := $(CURDIR)/.umbel
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test check bench ci ready-demo ready-test ready-bench clean
+.PHONY: help demo test check bench ci ready-demo ready-test ready-bench soak clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make test     the tests, with real brokers, workers and browser (ARGS='tests/test_cli.py -x')"
 	@echo "make check    format, lint, types, who may import whom"
 	@echo "make bench    Umbel, Flower and the raw limit side by side (QUICK=1 ONLY=ingest,memory,pages,push,fanout,start)"
+	@echo "make soak     the tests of faults for longer (UMBEL_SOAK=1)"
 	@echo "make ci       check and test; a skipped test is a failure"
 	@echo "make clean    removes .venv, caches and built files"
 
@@ -35,6 +36,11 @@ check: ready-test
 # With Flower 2.2 in an environment of its own; takes half an hour, QUICK=1 three minutes.
 bench: ready-bench
 	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# The faults again, for longer: fifty kills in place of three.
+soak: export UMBEL_SOAK := 1
+soak: ready-test
+	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(wildcard tests/test_crash.py tests/test_faults*.py tests/test_losses*.py tests/test_scaling_live.py))
 
 ci: export UMBEL_CI := 1
 ci: check test
