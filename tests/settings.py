@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 _database = os.environ.pop("UMBEL_TEST_DATABASE", "")
-for name in [name for name in os.environ if name.startswith("UMBEL_") and name != "UMBEL_CI"]:
+_tests_own = ("UMBEL_CI", "UMBEL_SOAK", "UMBEL_SEED")
+for name in [name for name in os.environ if name.startswith("UMBEL_") and name not in _tests_own]:
     del os.environ[name]
 _folder = Path(tempfile.mkdtemp(prefix="umbel-tests-"))
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)
