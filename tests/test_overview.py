@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -140,10 +141,15 @@ def test_figures_have_no_usual_range_before_there_is_history() -> None:
     now = int(time.time() // 10) * 10
     for n in range(1, 181):
         models.Rollup.objects.create(width=10, by="all", start=now - n * 10, succeeded=98, failed=2)
+    for n in range(1, 31):
+        models.Rollup.objects.create(
+            width=60, by="all", start=(now // 60 - n) * 60, succeeded=588, failed=12, wait={"0": 600}
+        )
     found = overview.figures(overview.RANGES[0], fleet, backlog.backlog(fleet))
     assert (found[0].value, found[1].value, found[1].unit) == ("10.0", "2.0", "%")
     assert found[1].note == "usual 2.0%"
     assert not found[1].state
+    assert (found[3].value, found[3].unit, found[3].note) == ("1.0", "s", "median 1.0\u00a0s")
     models.Rollup.objects.filter(start__gte=now - 60).update(failed=20)
     found = overview.figures(overview.RANGES[0], fleet, backlog.backlog(fleet))
     assert found[1].state == "failed"
@@ -153,9 +159,11 @@ def test_figures_have_no_usual_range_before_there_is_history() -> None:
 def test_the_chart_has_whole_bars_per_second_over_its_range(span: overview.Range) -> None:
     now = 1_773_325_924.0
     end = int(now // span.step) * span.step
-    models.Rollup.objects.create(width=10, by="all", start=end - 10, succeeded=50, failed=5, retried=10)
-    models.Rollup.objects.create(width=10, by="all", start=end, succeeded=999)
-    models.Rollup.objects.create(width=10, by="all", start=end - span.seconds - 10, succeeded=999)
+    width = 10 if span.step == 10 else 60
+    counted = partial(models.Rollup.objects.create, width=width, by="all")
+    counted(start=end - width, succeeded=50, failed=5, retried=10)
+    counted(start=end, succeeded=999)
+    counted(start=end - span.seconds - width, succeeded=999)
     data = overview.throughput(span, now)
     assert data["t"] == list(range(end - span.seconds, end, span.step))
     assert data["succeeded"][-1] == pytest.approx(50 / span.step, abs=1e-3)

@@ -12,11 +12,11 @@ from typing import Any
 from django.db.models import F, Sum
 from django.urls import reverse
 
-from dashboard.queries import shared
+from dashboard.queries import shared, spans
 from dashboard.queries.backlog import Backlog
 from dashboard.queries.workers import Fleet, any_worker, quantile
 from dashboard.templatetags.words import duration_text, percent, rate
-from monitor import models
+from monitor import models, rates
 from monitor.records import FAILURE
 
 DAY = 86400
@@ -24,6 +24,7 @@ ENOUGH = 10  # minutes of history before anything is called usual
 MOST_FAILURES = 1000
 SHORTEST = 30  # bars of a chart whose history is younger than its range
 MOST_KINDS = 7
+WAITS = 2.0  # seconds a reading of the waits of a range serves
 MINUTES = 30.0  # seconds a reading of a day's minutes serves
 _REJECT = re.compile(r"reject requeue=(?:True|False):? ?")
 Between = tuple[float, float]  # the 5th and the 95th percentile
@@ -87,7 +88,7 @@ def throughput(span: Range, now: float | None = None) -> dict[str, Any]:
     if not rows:
         return {"t": [], "succeeded": [], "retried": [], "failed": [], "step": span.step}
     first = min(rows)
-    if first > start and not models.Rollup.objects.filter(width=10, by="all", key="", start__lt=start).exists():
+    if first > start and not _has_before(start, span.step):
         # There is nothing older: the bars there are need not stand in a corner.
         start = max(start, min(first, end - SHORTEST * span.step))
     times = list(range(start, end, span.step))
@@ -141,9 +142,8 @@ def figures(span: Range, fleet: Fleet, waiting: Backlog) -> list[Figure]:
             "retry",
         ),
     ]
-    waits = [wait for _, wait in fleet.recent.waits]
-    p95 = quantile(waits, 0.95)
-    median = quantile(waits, 0.5)
+    waits = shared.reading(f"waits {span.key}", WAITS, lambda: _waits(span, now))
+    p95, median = spans.percentiles(waits, 0.95, 0.5)
     value, _, unit = duration_text(p95).partition("\u00a0")
     note = f"median {duration_text(median)}" if waits else "no history yet"
     out.append(Figure("Wait, p95", value, unit, note, tasks, _line(fleet)))
@@ -183,20 +183,34 @@ def failures(span: Range, now: float | None = None) -> tuple[list[Failures], int
     return views, len(rows), len(rows) == MOST_FAILURES
 
 
+def _waits(span: Range, now: float) -> rates.Histogram:
+    return spans.over("all", "", now - span.seconds, now, now).wait
+
+
 def nothing_seen() -> bool:
     """Whether no worker is listed and no task was ever seen."""
     return not models.Task.objects.exists() and not any_worker()
 
 
 def _sums(start: int, end: int, step: int) -> list[Mapping[str, Any]]:
-    """Sums of the ten-second buckets of all names, by ``at``, the start of each step."""
+    """Sums of what was counted of all tasks, by ``at``, the start of each step."""
     return list(
-        models.Rollup.objects.filter(width=10, by="all", key="", start__gte=start, start__lt=end)
+        models.Rollup.objects.filter(width=_width(step), by="all", key="", start__gte=start, start__lt=end)
         .annotate(at=F("start") - F("start") % step)
         .values("at")
         .annotate(**{name: Sum(name) for name in FINISHED})
         .order_by("at")
     )
+
+
+def _has_before(start: int, step: int) -> bool:
+    older = models.Rollup.objects.filter(width=_width(step), by="all", key="", start__lt=start)
+    return older.exists()
+
+
+def _width(step: int) -> int:
+    """Of the slices that make a step: the widest."""
+    return 10 if step % 60 else 60
 
 
 def _usual(now: float) -> dict[str, Between | None]:
