@@ -18,12 +18,12 @@ THEME = (
 def frame(request: HttpRequest) -> dict[str, Any]:
     """``page``, ``role``, ``read_only``, ``resource`` (the navigation entry) and ``theme``."""
     theme = request.COOKIES.get(THEME, "")
+    page = Page.of(request) if request.resolver_match is not None else None
     context: dict[str, Any] = {
-        "role": access.role(getattr(request, "user", None)),
+        "role": page.role if page else access.role(getattr(request, "user", None)),
         "read_only": access.read_only(),
         "theme": theme if theme in ("light", "dark") else "",
     }
-    if request.resolver_match is not None:
-        page = Page.of(request)
+    if page:
         context |= {"page": page, "resource": RESOURCES.get(page.view, "")}
     return context

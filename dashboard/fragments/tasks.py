@@ -13,7 +13,7 @@ from dashboard.queries import gaps
 from dashboard.queries import task as one
 from dashboard.queries import tasks as many
 from dashboard.queries.distribution import distribution
-from dashboard.queries.matches import over_time
+from dashboard.queries.matches import matches
 from dashboard.queries.workflow import workflow
 from dashboard.templatetags.umbel import state_name
 from dashboard.templatetags.words import clock
@@ -58,16 +58,13 @@ def _count(number: int) -> str:
 
 def _matches(page: Page) -> Mapping[str, Any]:
     asked, now = _asked(page), time.time()
-    series, (begin, end) = over_time(asked, now)
-    drawn = [(state_name(state), values) for state, values in series]
+    found = matches(asked, now)
+    begin, end = found.begin, found.end
+    drawn = [(state_name(state), values) for state, values in found.series]
     axis = [clock(begin + (end - begin) * n / 5)[:5] for n in range(5)]
     axis.append("now" if now - end < 1 else clock(end)[:5])
-    total, more = many.count(asked, now)
-    text = f"{total:,}{'+' if more else ''}"
-    blind = gaps.between(begin, end, now)
-    bands = [gap.part(begin, end) for gap in blind]
-    context = {"series": drawn, "axis": axis, "total": text, "total_note": _note(asked)}
-    return context | {"blind": blind, "bands": bands}
+    text = f"{found.total:,}{'+' if found.more else ''}"
+    return {"series": drawn, "axis": axis, "total": text, "total_note": _note(asked)}
 
 
 def _note(asked: TaskFilter) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from dashboard.queries import shared
 from monitor import models
 from monitor.records import FeedRecord
 
@@ -15,6 +16,7 @@ LATE = 2.0  # seconds behind before the chip turns amber
 TOO_LATE = 10.0  # seconds behind before a banner says so
 SILENT = 10.0  # seconds without a word from the engine before it counts as gone
 LOSING = 0.001  # share of events missed before a banner says so
+SHARED = 0.2  # seconds that one reading serves every region of a page
 RECENT = 15 * 60.0  # seconds a closed gap is still told in a banner
 
 
@@ -83,8 +85,7 @@ class Freshness:
 def freshness(now: float | None = None) -> Freshness:
     """The feed's one row. Before the first there is nothing: not connected, nothing counted."""
     now = time.time() if now is None else now
-    row = models.Feed.objects.filter(pk=1).first()
-    gap = models.Gap.objects.order_by("-started_at").first()
+    row, gap = shared.reading("feed", SHARED, _last)
     if row is None:
         return Freshness(FeedRecord(), None, silent=False, gap=gap)
     try:
@@ -93,6 +94,10 @@ def freshness(now: float | None = None) -> Freshness:
         # Written by another version: better nothing than half of it.
         return Freshness(FeedRecord(), None, silent=False, gap=gap)
     return Freshness(feed, row.at, silent=now - row.at > SILENT, gap=gap)
+
+
+def _last() -> tuple[models.Feed | None, models.Gap | None]:
+    return models.Feed.objects.filter(pk=1).first(), models.Gap.objects.order_by("-started_at").first()
 
 
 def banner(fresh: Freshness, now: float | None = None) -> Banner | None:

@@ -1,21 +1,26 @@
-"""What matches over time, as bars by state: off the counts that are kept, not by counting rows."""
+"""How many match and when, as bars by state: off the counts that are kept, not by counting rows."""
+
+# ruff: noqa: S608 - names of our own tables and columns; every value is a parameter
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
+
+from django.db import connection
 
 from dashboard.forms.tasks import SPANS, TaskFilter
 from dashboard.queries import newest, text
-from dashboard.queries.newest import wanted
+from dashboard.queries.newest import Wanted, wanted
+from dashboard.queries.tasks import count
 from monitor.models import Rollup
 from monitor.records import ENDED, STATES
 
 BARS = 60
-READ = 5_000  # newest rows that are read where nothing is counted for the filters
-READ_TEXT = 1_000  # with a text among them
+READ = 2_000  # newest rows that are read where nothing is counted for the filters
+READ_TEXT = 1_000  # that hold a text: counted and drawn
 DEFAULT_SPAN = 900.0
 LONG = 26 * 3600.0  # seconds from which hours are read in place of minutes
 DRAWN = ("SUCCESS", "STARTED", "RECEIVED", "PENDING", "REVOKED", "REJECTED", "LOST", "RETRY", "FAILURE")
@@ -25,30 +30,48 @@ _COUNTED = {
     **{"SUCCESS": "succeeded", "FAILURE": "failed", "REVOKED": "revoked"},
     **{"REJECTED": "rejected", "LOST": "lost"},
 }
-_Bar = tuple[str, float, int]  # state, time, how many
 
 
-def over_time(
-    asked: TaskFilter, now: float | None = None
-) -> tuple[list[tuple[str, list[float]]], list[float]]:
-    """Matches by state in stretches of time, and the ends of the axis."""
+@dataclass(frozen=True)
+class Matches:
+    """``series``: state and its bars. ``total`` is a lower bound when there is ``more``."""
+
+    series: list[tuple[str, list[float]]]
+    begin: float
+    end: float
+    total: int
+    more: bool
+
+
+def matches(asked: TaskFilter, now: float | None = None) -> Matches:
+    """How many match, and when they had their last event."""
     now = time.time() if now is None else now
     begin, end = _ends(asked, now)
-    counted = _counted(asked, begin, end)
-    if counted is None:
-        count, found = BARS, _read(asked, begin, end, now)
+    if asked.q and not asked.stuck:
+        found = text.find(_COLUMNS, asked.q, unpaged(asked, now), READ_TEXT + 1)
+        total, more = min(len(found.rows), READ_TEXT), len(found.rows) > READ_TEXT or found.on is not None
+        drawn = _drawn(found.rows, begin, end, BARS)
     else:
-        # Not finer than what is counted; tasks that have not ended are few enough to be read.
-        width, bars = counted
-        count = max(1, min(BARS, int((end - begin) / width)))
-        open_states = tuple(s for s in asked.states or STATES if s not in ENDED)
-        found = [*bars, *(_read(replace(asked, states=open_states), begin, end, now) if open_states else [])]
-    size = max((end - begin) / count, 1e-3)
-    drawn: dict[str, list[float]] = {}
-    for state, at, many in found:
-        bars_of = drawn.setdefault(state, [0.0] * count)
-        bars_of[max(0, min(count - 1, int((at - begin) / size)))] += many
-    return [(state, drawn[state]) for state in DRAWN if state in drawn], [begin, end]
+        total, more = count(asked, now)
+        drawn = _over_time(asked, begin, end, now)
+    return Matches([(state, drawn[state]) for state in DRAWN if state in drawn], begin, end, total, more)
+
+
+def _over_time(asked: TaskFilter, begin: float, end: float, now: float) -> dict[str, list[float]]:
+    kept = _kept(asked)
+    if kept is None:
+        return _read(asked, begin, end, now, BARS)
+    by, _ = kept
+    # Not finer than what is counted.
+    width = 10 if by == "all" and end - begin <= SPANS["1h"] else 60
+    bars = max(1, min(BARS, int((end - begin) / width)))
+    columns = {s: column for s, column in _COUNTED.items() if not asked.states or s in asked.states}
+    drawn = _counted(kept, columns, (begin, end), bars, width)
+    # Tasks that have not ended are few enough to be read; beside another filter only if they are asked for.
+    states = tuple(state for state in asked.states or STATES if state not in ENDED)
+    if states and (asked.states or by == "all"):
+        drawn |= _read(replace(asked, states=states), begin, end, now, bars)
+    return drawn
 
 
 def _ends(asked: TaskFilter, now: float) -> tuple[float, float]:
@@ -58,39 +81,63 @@ def _ends(asked: TaskFilter, now: float) -> tuple[float, float]:
     return (asked.since if asked.since is not None else end - DEFAULT_SPAN), end
 
 
-def _counted(asked: TaskFilter, begin: float, end: float) -> tuple[int, list[_Bar]] | None:
-    """The width of what is counted, and its bars; None where nothing is counted for these filters."""
+def _kept(asked: TaskFilter) -> tuple[str, str] | None:
+    """By what counts for these filters are kept, and under which key; None: they are not."""
     by = {key: value for key in ("name", "worker", "queue") if (value := getattr(asked, key))}
     if len(by) > 1 or asked.q or asked.error or asked.stuck or "*" in asked.name:
         return None
-    columns = {s: column for s, column in _COUNTED.items() if not asked.states or s in asked.states}
-    kind, key = next(iter(by.items()), ("all", ""))
-    rows = Rollup.objects.filter(by=kind, key=key, start__lt=end)
+    return next(iter(by.items()), ("all", ""))
+
+
+def _counted(
+    kept: tuple[str, str], columns: dict[str, str], span: tuple[float, float], bars: int, width: int
+) -> dict[str, list[float]]:
+    """Hours where they are made and the span is long, and the minutes after them."""
     if not columns:
-        return 1, []
-    if end - begin <= LONG:
-        width = 10 if kind == "all" and end - begin <= SPANS["1h"] else 60
-        return width, _bars(rows.filter(width=width, start__gt=begin - width), columns)
-    hours = rows.filter(width=3600, start__gt=begin - 3600)
-    last = hours.order_by("-start").values_list("start", flat=True).first()
-    tail = begin - 60 if last is None else last + 3599
-    return 3600, _bars(hours, columns) + _bars(rows.filter(width=60, start__gt=tail), columns)
-
-
-def _bars(rows: object, columns: dict[str, str]) -> list[_Bar]:
-    found: list[_Bar] = []
-    for start, width, *counts in rows.values_list("start", "width", *columns.values()):  # type: ignore[attr-defined]
-        found += [(state, start + width / 2, n) for state, n in zip(columns, counts, strict=True) if n]
-    return found
-
-
-def _read(asked: TaskFilter, begin: float, end: float, now: float) -> Iterable[_Bar]:
-    """Of the newest rows alone."""
-    want = replace(wanted(asked, now), since=begin, until=end, before=None, after=None)
-    columns = ("state", *newest.KEYS)
-    if asked.q:
-        rows = text.find(columns, asked.q, want, READ_TEXT).rows
+        return {}
+    (by, key), (begin, end) = kept, span
+    if end - begin > LONG:
+        hours = Rollup.objects.filter(width=3600, by=by, key=key).order_by("-start")
+        last = hours.values_list("start", flat=True).first()
+        parts = [(60, begin, end)] if last is None else [(3600, begin, last + 1), (60, last + 3600, end)]
     else:
-        rows = newest.newest(columns, want, READ).rows
-    counts = Counter((state, round(at, 1)) for state, at, _ in rows)
-    return [(state, at, many) for (state, at), many in counts.items()]
+        parts = [(width, begin, end)]
+    sums = ", ".join(f"SUM({column})" for column in columns.values())
+    drawn: dict[str, list[float]] = {state: [0.0] * bars for state in columns}
+    with connection.cursor() as cursor:
+        for wide, first, last_start in parts:
+            cursor.execute(
+                f"SELECT CAST((start + %s - %s) * %s AS integer) AS bar, {sums} FROM {_ROLLUP} "
+                'WHERE width = %s AND "by" = %s AND "key" = %s AND start > %s AND start < %s GROUP BY 1',
+                [wide / 2, begin, bars / (end - begin), wide, by, key, first - wide / 2, last_start],
+            )
+            for bar, *counts in cursor.fetchall():
+                for state, count in zip(columns, counts, strict=True):
+                    drawn[state][max(0, min(bars - 1, int(bar)))] += float(count)
+    return {state: values for state, values in drawn.items() if any(values)}
+
+
+_ROLLUP = Rollup._meta.db_table
+
+
+def _read(asked: TaskFilter, begin: float, end: float, now: float, bars: int) -> dict[str, list[float]]:
+    """Of the newest rows alone."""
+    want = replace(unpaged(asked, now), since=begin, until=end)
+    return _drawn(newest.newest(_COLUMNS, want, READ).rows, begin, end, bars)
+
+
+def unpaged(asked: TaskFilter, now: float) -> Wanted:
+    return replace(wanted(asked, now), before=None, after=None)
+
+
+def _drawn(rows: Iterable[tuple[Any, ...]], begin: float, end: float, bars: int) -> dict[str, list[float]]:
+    drawn: dict[str, list[float]] = {}
+    scale = bars / max(end - begin, 1e-3)
+    for state, at, _ in rows:
+        if begin <= at <= end:
+            values = drawn.setdefault(state, [0.0] * bars)
+            values[min(bars - 1, int((at - begin) * scale))] += 1
+    return drawn
+
+
+_COLUMNS = ("state", *newest.KEYS)

@@ -25,7 +25,9 @@ COUNTED = 10_000  # rows counted at most; beyond, "10,000+"
 MATCHES = 1_000  # rows counted at most that hold a text
 SEARCHED = 20_000  # newest rows that the API looks for a text in
 SORTED = 2_000  # rows that are put in an order no index keeps
+LONGEST = 5_000  # newest rows that are put in the order of their runtimes
 RUNNING = 10_000  # running tasks among which the oldest are looked for
+CHOICES = 2.0  # seconds that one reading of the names to choose from serves
 FRESH = 0.5  # seconds that a count of all tasks serves every page and region
 
 _SHOWN = (
@@ -116,9 +118,6 @@ def count(asked: TaskFilter, now: float | None = None) -> tuple[int, bool]:
     now = time.time() if now is None else now
     if asked.stuck:
         return len(_stuck(asked, now)), False
-    if asked.q:
-        found = _found(newest.KEYS, _unpaged(asked), now, MATCHES + 1)
-        return min(len(found.rows), MATCHES), len(found.rows) > MATCHES or found.on is not None
     if not asked.narrowed:
         counts = state_counts()
         total = min(sum(counts.values()), COUNTED + 1)
@@ -161,6 +160,10 @@ def _stuck_count() -> int:
 
 def choices() -> dict[str, list[str]]:
     """Names to choose from: task names, workers and queues that are known, newest first, bounded."""
+    return shared.reading("task choices", CHOICES, _choices)
+
+
+def _choices() -> dict[str, list[str]]:
     names = TaskType.objects.order_by("-last_seen_at").values_list("name", flat=True)[:200]
     workers = Worker.objects.filter(is_beat=False).values_list("hostname", "queues")[:500]
     queues = {q for _, held in workers for q in held or [] if isinstance(q, str)}
@@ -264,7 +267,7 @@ def _written(place: Place) -> str:
 def _longest(asked: TaskFilter, now: float) -> Window:
     """Of the newest that match, since no index keeps the order of runtimes."""
     columns = ("seen_at", "id", "runtime", "started_at")
-    rows = _found(columns, _unpaged(asked), now, MATCHES if asked.q else COUNTED).rows
+    rows = _found(columns, _unpaged(asked), now, MATCHES if asked.q else LONGEST).rows
     if set(asked.states) == {STARTED}:
         rows.sort(key=lambda row: (row[3] is None, row[3], row[1]))
     else:

@@ -23,7 +23,7 @@ from monitor.store.search import INDEX, SECOND, Mark
 
 UNINDEXED = 20_000  # newest rows that are looked through without an index
 IDS = 1_000  # tasks that a beginning of an id may stand for
-SHORTEST_START = 3  # letters of a word before its *
+SHORTEST_START = 4  # letters of a word before its *
 PARTS = (16, 4, 1)  # the newest sixteenth of the index first, then a quarter, then all of it
 PATIENCE = 0.1  # seconds that a larger part may take, from what the one before took
 
@@ -155,27 +155,29 @@ def _like(parts: Sequence[str], prefix: str = "") -> tuple[str, list[Param]]:
 def _indexed(one: _Search, mark: Mark) -> tuple[list[Row], Place | None]:
     """Rows as they were indexed, and the place to go on from when the patience ended first."""
     with connection.cursor() as cursor:
-        low, high = _span(cursor, one.want, mark)
+        first, (low, high) = _span(cursor, one.want, mark)
         rows: list[Row] = []
         # Of the processor, where the database is in this thread: a busy machine is no reason to stop.
         clock = time.thread_time if connection.vendor == "sqlite" else time.perf_counter
         began = clock()
-        for part in PARTS:
-            size = (high - low) // part
-            edge = low + size if one.want.after else high - size
+        # The beginning of a word costs the same in a part as in all.
+        for part in PARTS if not any(begins for _, begins in one.asked.words) else PARTS[-1:]:
+            size = (mark.place - first) // part + 1
+            edge = min(high, low + size) if one.want.after else max(low, high - size)
             rows = _matches(cursor, one, mark, (low, edge) if one.want.after else (edge, high))
-            took = clock() - began
-            if len(rows) >= one.most or part == 1:
+            if len(rows) >= one.most or edge == (high if one.want.after else low):
                 break
+            took = clock() - began
             if took * 4 > PATIENCE:
                 return rows, (edge / SECOND, 0)
         return rows, None
 
 
-def _span(cursor: CursorWrapper, want: Wanted, mark: Mark) -> tuple[int, int]:
-    """The first and last place in the index that may hold what is wanted."""
+def _span(cursor: CursorWrapper, want: Wanted, mark: Mark) -> tuple[int, tuple[int, int]]:
+    """The first place of all, and the first and last that may hold what is wanted."""
     cursor.execute(f"SELECT MIN({_PLACE[connection.vendor]}) FROM {INDEX}")
-    low, high = int(cursor.fetchone()[0] or 0), mark.place
+    first = int(cursor.fetchone()[0] or 0)
+    low, high = first, mark.place
     if want.since is not None:
         low = max(low, int(want.since * SECOND))
     if want.after is not None:
@@ -185,7 +187,7 @@ def _span(cursor: CursorWrapper, want: Wanted, mark: Mark) -> tuple[int, int]:
         high = min(high, int(want.until * SECOND) + SECOND)
     if want.before is not None:
         high = min(high, _own(cursor, want.before) or int(want.before[0] * SECOND) + SECOND)
-    return low, max(high, low)
+    return first, (low, max(high, low))
 
 
 _PLACE = {"sqlite": "rowid", "postgresql": "place"}
