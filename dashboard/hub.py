@@ -35,6 +35,7 @@ SOCKETS = 1000  # In one process; more are told to try again later.
 # laptop). Being a member twice does no harm, and the gap in the numbers brings what was missed.
 REJOIN = 30.0
 LAYER_RETRY = 1.0
+SILENCE = 5.0  # Without a word from the engine; then everything is drawn once, and again after as long.
 RETRY = 2.0  # After a draw that failed.
 CLEAN = 5.0  # A drawn region this young is shown to a new socket as it is.
 # Draws keep step with what is told, so that the regions of a page leave in one message: one told of this much
@@ -207,21 +208,33 @@ class Hub:
                 await asyncio.sleep(LAYER_RETRY)
 
     async def _receive(self, layer: Any, channel: str) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(REJOIN) as joined:
-                    while True:
-                        message = await layer.receive(channel)
-                        self._hear(message)
-                        if asyncio.get_running_loop().time() > (joined.when() or 0):
-                            break
-            await layer.group_add(GROUP, channel)
+        """What comes; after long silence the subscription is made sure of, and pages are drawn anew.
+
+        The receiving itself is never cut short: a layer over pub/sub takes that for the end of the channel.
+        """
+        receiving = asyncio.create_task(layer.receive(channel))
+        joined = time.monotonic()
+        try:
+            while True:
+                await asyncio.wait({receiving}, timeout=SILENCE if self._heard else REJOIN)
+                if receiving.done():
+                    self._hear(receiving.result())
+                    receiving = asyncio.create_task(layer.receive(channel))
+                elif self._heard:
+                    # The engine tells something each second: it is gone, or the layer is, without a word.
+                    self.changed(list(self._topics))
+                if time.monotonic() - joined > REJOIN:
+                    joined = time.monotonic()
+                    await layer.group_add(GROUP, channel)
+        finally:
+            receiving.cancel()
 
     def _hear(self, message: Mapping[str, Any]) -> None:
         """Marks what the message names; after a gap in its origin's numbers, everything."""
         self.counts.heard += 1
         origin, number = str(message.get("origin", "")), int(message.get("seq", 0))
-        before = self._heard.pop(origin, number - 1)
+        # The first message of another process that is new is number 1; else some were lost before.
+        before = self._heard.pop(origin, 0 if self._heard else number - 1)
         self._heard[origin] = number
         if len(self._heard) > ORIGINS:
             self._heard.popitem(last=False)

@@ -593,6 +593,71 @@ def test_a_gap_in_the_numbers_of_one_process_draws_everything(layer: InMemoryCha
     run(story)
 
 
+def test_a_process_whose_first_messages_were_lost_is_a_gap(layer: InMemoryChannelLayer) -> None:
+    async def story() -> None:
+        board = Board()
+        hub, outbox = Hub(lambda page: [board.region()]), Outbox(HERE)
+        await hub.join(outbox)
+        await frame(outbox)
+        await say(layer, "elsewhere", seq=7, origin="a")
+        await until(lambda: hub.counts.heard == 1)
+        board.text = "two"
+        await say(layer, "elsewhere", seq=3, origin="b")
+        assert (await frame(outbox))["content"] == '<div id="board">two</div>'
+        assert hub.counts.gaps == 1
+        await hub.stop()
+
+    run(story)
+
+
+def test_an_engine_that_falls_silent_does_not_stop_the_pages(
+    layer: InMemoryChannelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer over pub/sub that lost its Redis says nothing at all; the database may be all right."""
+    monkeypatch.setattr("dashboard.hub.SILENCE", 0.1)
+
+    async def story() -> None:
+        board = Board()
+        hub, outbox = Hub(lambda page: [board.region()]), Outbox(HERE)
+        await hub.join(outbox)
+        await frame(outbox)
+        await say(layer, "elsewhere", seq=1, origin="a")
+        await until(lambda: hub.counts.heard == 1)
+        board.text = "two"
+        assert (await frame(outbox))["content"] == '<div id="board">two</div>'
+        await hub.stop()
+
+    run(story)
+
+
+def test_receiving_is_never_cut_short(layer: InMemoryChannelLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To ``channels_redis.pubsub`` a receive that is cancelled is the end of its channel."""
+    monkeypatch.setattr("dashboard.hub.REJOIN", 0.05)
+    receives: list[str] = []
+    joins: list[str] = []
+    receive, group_add = layer.receive, layer.group_add
+
+    async def counted(channel: str) -> Any:
+        receives.append(channel)
+        return await receive(channel)
+
+    async def joined(group: str, channel: str) -> None:
+        joins.append(channel)
+        await group_add(group, channel)
+
+    monkeypatch.setattr(layer, "receive", counted)
+    monkeypatch.setattr(layer, "group_add", joined)
+
+    async def story() -> None:
+        hub = Hub(lambda page: [])
+        await hub.join(Outbox(HERE))
+        await until(lambda: len(joins) > 3)
+        assert len(receives) == 1
+        await hub.stop()
+
+    run(story)
+
+
 def test_a_channel_layer_that_fails_is_joined_again_and_what_was_missed_is_drawn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
