@@ -72,7 +72,7 @@ SETS = {
     "engine": ["tests/test_engine.py", "-k", f"(TestFlow or TestConnection) and {NOT}"],
     "pages": [
         f"tests/test_{name}.py"
-        for name in ("tasks_page", "task_page", "overview", "feed", "audit", "workers_page", "accounts")
+        for name in ("tasks_page", "search", "task_page", "overview", "feed", "audit", "workers_page", "accounts")
     ],
 }
 

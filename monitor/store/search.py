@@ -76,8 +76,15 @@ def index_some(most: int, until: float) -> int:
     if not available():
         return 0
     with connection.cursor() as cursor:
-        if not _next(cursor, _mark(cursor), 1, until):
-            return _sweep(cursor, most) if connection.vendor == "postgresql" else 0
+        waiting = bool(_next(cursor, _mark(cursor), 1, until))
+    done = _index(most, until) if waiting else 0
+    if done < most and connection.vendor == "postgresql":
+        with transaction.atomic(), connection.cursor() as cursor:
+            _sweep(cursor, most - done)
+    return done
+
+
+def _index(most: int, until: float) -> int:
     with transaction.atomic(), connection.cursor() as cursor:
         mark = _mark(cursor)
         rows = _next(cursor, mark, most, until)
@@ -149,7 +156,7 @@ def _add_sets(cursor: CursorWrapper, places: dict[int, int]) -> None:
     )
 
 
-def _sweep(cursor: CursorWrapper, most: int) -> int:
+def _sweep(cursor: CursorWrapper, most: int) -> None:
     """PostgreSQL drops a day's tasks at once, without a word: looks round the index for what is gone."""
     cursor.execute(
         f"SELECT MAX(place), COUNT(*) FROM (SELECT place FROM {INDEX} WHERE place > "
@@ -162,7 +169,6 @@ def _sweep(cursor: CursorWrapper, most: int) -> int:
         [last or 0],
     )
     cursor.execute("UPDATE monitor_searchmark SET swept = %s", [last if seen == most else 0])
-    return 0
 
 
 def _chunks(values: list[Any]) -> Iterable[list[Any]]:
