@@ -41,11 +41,23 @@ class Writer:
         if time.monotonic() < self._again_at and not at_once:
             return []
         written: list[Delta] = []
+        try:
+            if self.store.doubtful:
+                batch = self.backlog.take(BATCH)  # as it was tried
+                if await self._call(self.store.was_written):
+                    self.backlog.done()
+                    written += batch
+                else:
+                    self.backlog.put_back()
+        except Exception as error:  # noqa: BLE001 - the edge: asked again after the pause
+            self._failed("was written", error)
+            return []
         while batch := self.backlog.take(BATCH):
             try:
                 await self._call(self.store.write, batch, now)
             except Exception as error:  # noqa: BLE001 - the edge: whatever the fault, the batch is kept
-                self.backlog.put_back()
+                if not self.store.doubtful:
+                    self.backlog.put_back()
                 self._failed("write", error)
                 break
             self.backlog.done()

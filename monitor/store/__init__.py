@@ -11,7 +11,15 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
-from django.db import DataError, IntegrityError, InterfaceError, connection, connections, transaction
+from django.db import (
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    connection,
+    connections,
+    transaction,
+)
 from django.db.backends.utils import CursorWrapper
 
 from monitor import models
@@ -63,6 +71,9 @@ class Store:
         self.fence: Callable[[CursorWrapper], None] | None = None
         # Records that the database refused even when cleaned.
         self.refused = 0
+        # The transaction of a write that failed and may yet have been committed; '' if there is none.
+        self.doubtful = ""
+        self._transaction = ""
         self._rollups = Rollups()
 
     def write(self, deltas: Sequence[Delta], now: float) -> None:
@@ -72,14 +83,33 @@ class Store:
         record, counted in ``refused``; every other error is the caller's to retry.
         """
         records = [delta.record for delta in deltas]
+        self.doubtful = self._transaction = ""
         _reconnect()
         try:
-            with transaction.atomic():
-                self._write(records, now)
-        except _BAD_VALUES:
-            if connection.connection is None or not connection.is_usable():
-                raise
-            self._write_one_by_one([rows.cleaned(record) for record in records], now)
+            try:
+                with transaction.atomic():
+                    self._write(records, now)
+            except _BAD_VALUES:
+                if connection.connection is None or not connection.is_usable():
+                    raise
+                self._write_one_by_one([rows.cleaned(record) for record in records], now)
+        except (OperationalError, InterfaceError):
+            self.doubtful = self._transaction
+            raise
+
+    def was_written(self) -> bool:
+        """Whether the doubtful write was committed after all: a server that dies may have done so unanswered.
+
+        Counts are added up, so it must not be written twice.
+        """
+        _reconnect()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_xact_status(%s::xid8)", [self.doubtful])
+            (status,) = cursor.fetchone()
+        if status == "in progress":
+            raise OperationalError("The server is still at the last write, whose connection was lost.")
+        self.doubtful = ""
+        return bool(status == "committed")
 
     def write_feed(self, feed: FeedRecord, now: float) -> None:
         self.write([Delta(feed)], now)
@@ -156,6 +186,9 @@ class Store:
         with connection.cursor() as cursor:
             if self.fence is not None:
                 self.fence(cursor)
+            if connection.vendor == "postgresql":
+                cursor.execute("SELECT pg_current_xact_id()::text")
+                (self._transaction,) = cursor.fetchone()
             tasks = [rows.task_row(r) for r in kinds.get(TaskRecord, ())]
             if tasks:
                 (postgres if connection.vendor == "postgresql" else sqlite).write_tasks(cursor, tasks)

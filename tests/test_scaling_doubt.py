@@ -1,0 +1,79 @@
+"""A commit that nobody answered: it is asked for before anything is written again, since counts add up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection, connections
+
+from monitor import models
+from monitor.deltas import Delta
+from monitor.engine.writer import Writer
+from monitor.records import Rollup
+from monitor.redact import DEFAULT
+from monitor.store import Backlog, Store
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+AT = 1_700_000_040
+
+
+class Broken(Store):
+    """The connection dies at the next commit, before or after the server has done it."""
+
+    before = after = False
+
+    def write(self, *values: Any) -> None:
+        commit: Callable[[], None] = connection.commit
+
+        def dies() -> None:
+            if self.before:
+                self.before = False
+                connections.close_all()
+                raise OperationalError("the connection is lost")
+            commit()
+            if self.after:
+                self.after = False
+                connections.close_all()
+                raise OperationalError("the connection is lost")
+
+        connection.commit = dies  # type: ignore[method-assign]
+        try:
+            super().write(*values)
+        finally:
+            del connection.commit  # type: ignore[method-assign]
+
+
+def counted(store: Store) -> int:
+    """What history counts after one started task was written with a failure on the way, and another after."""
+
+    async def story() -> None:
+        backlog = Backlog()
+        writer = Writer(store, backlog, DEFAULT)
+        for _ in range(2):
+            backlog.add([Delta(Rollup(width=60, by="all", key="", start=AT, started=1))])
+            await writer.flush(AT)
+        await writer.flush(AT, at_once=True)
+        assert not backlog
+        assert not store.doubtful
+        await writer.close()
+
+    asyncio.run(story())
+    return sum(models.Rollup.objects.values_list("started", flat=True))
+
+
+def test_nothing_is_counted_twice_when_the_answer_to_a_commit_is_lost() -> None:
+    if connection.vendor == "sqlite":
+        return  # its commits are calls that answer
+    store = Broken()
+    store.after = True
+    assert counted(store) == 2
+
+
+def test_nothing_is_lost_when_the_commit_did_not_happen() -> None:
+    store = Broken()
+    store.before = True
+    assert counted(store) == 2
