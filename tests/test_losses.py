@@ -265,3 +265,25 @@ def test_silent_tasks_alone_do_not_turn_the_events_off_and_events_that_are_off_a
     told.settle()
     assert (told.record.missed, told.account["silent"], told.account["unsent"]) == (0, 12, 6)
     assert told.record.events_on is False
+
+
+@pytest.mark.parametrize("registered", [None, SILENT])
+def test_what_ran_while_we_did_not_listen_was_missed_however_long_and_quiet_it_was(
+    registered: list[str] | None,
+) -> None:
+    told = Told(registered)
+    told.beat()
+    told.answer()
+    told.run("shop.loud")
+    told.beat()
+    told.cluster.disconnected(told.now, "kicked")
+    for n in range(12):
+        told.run("shop.loud", is_lost=True)
+        told.now += 1
+        if n % 3 == 0:
+            told.clock += 1  # a heartbeat that we do not hear
+        told.answer()
+    told.cluster.connected(told.now)
+    told.settle()
+    assert (told.record.missed, told.account["unsent"]) == (12, 0)
+    assert told.record.events_on is True

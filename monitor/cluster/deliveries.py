@@ -207,7 +207,8 @@ def _home(kind: str, deliveries: list[Delivery]) -> Delivery | None:
     belongs to what has started, a start to what has not.
     """
     if kind in WEAK:
-        return deliveries[-1] if deliveries else None
+        # A retry is no end: what was settled after it is the end of an attempt that was not heard at all.
+        return deliveries[-1] if deliveries and not deliveries[-1].has(("retried",)) else None
     unended = [d for d in deliveries if not d.has(ENDS)]
     if kind == "started":
         return next((d for d in unended if not d.has(("started",))), None)

@@ -112,17 +112,22 @@ class Losses:
         within = {start.clock: start.uuid for start in self.starts if c1 < start.clock < c2}
         self.starts = [start for start in self.starts if start.clock > c2]
         self._left = len(self.starts)
-        self._heard = self._heard or spoke or bool(within)
+        heard = spoke or bool(within)
+        self._heard = self._heard or heard
         # With silent tasks about, only the counts by name can tell quiet from silent.
-        if self.silent_names or not self._is_quiet(p2 - p1, bool(within) or spoke):
-            self._settle((c1, p1), (c2, p2), within, name_of)
-            self._heard = self._heard or spoke or bool(within)  # it may have come after the answer
+        if self.silent_names or not self._is_quiet(p2 - p1, heard):
+            if self._settle((c1, p1), (c2, p2), within, name_of):
+                self._heard = heard  # it may have come after the answer
             self.sum += p2 - p1 - len(within)
             self.seen += len(within)
             if not self.silent_names:
                 self.missed = max(self.missed, min(self.sum, self._before) - self.over)
             self._before = self.sum
         del self._beats[0]
+
+    def blind(self) -> None:
+        """We do not listen: what is not heard now was missed, and says nothing of what is sent."""
+        self.spoke = True
 
     def told(self, clock: int, totals: dict[str, int]) -> None:
         """What the process answered to stats: its starts by name, all told, when its clock stood there."""
@@ -176,13 +181,13 @@ class Losses:
         end: tuple[int, int],
         within: dict[int, str],
         name_of: Callable[[str], str],
-    ) -> None:
-        """Count the starts of an interval by name, and compare at each answer to stats that lies in it."""
+    ) -> bool:
+        """Count the starts of an interval by name; compare at each answer to stats in it, if there is one."""
         (c1, p1), (c2, p2) = begin, end
         answers = sorted(((clock, totals) for clock, totals in self._told if clock < c2), key=lambda a: a[0])
         self._told = [answer for answer in self._told if answer[0] >= c2]
         if self._base is None and not answers:
-            return
+            return False
         clocks = sorted(within)
         at = 0
         for clock, totals in [*answers, (c2, None)]:
@@ -193,6 +198,7 @@ class Losses:
             # A sum that cannot be is an answer of another process, or was cut.
             if totals is not None and clock >= c1 and p1 <= (total := sum(totals.values())) <= p2:
                 self._compare(totals, self.sum + total - p1 - at)
+        return bool(answers)
 
     def _compare(self, totals: dict[str, int], unheard: int) -> None:
         silent_names = self.silent_names
@@ -209,7 +215,7 @@ class Losses:
         if silent_names:
             unexplained -= self._not_sent(unexplained)
             self.missed = min(unexplained, self._unexplained)
-        self._unexplained, self._heard = unexplained, False
+        self._unexplained = unexplained
         if self.missed or self.missed_names:
             lost = {
                 name: total - base.get(name, 0) - self._names[name]

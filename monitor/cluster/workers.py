@@ -112,6 +112,8 @@ class Workers:
         self.connected_at = None
         self.has_reconnected = True
         for worker in self.known.values():
+            for process in worker.processes.values():
+                process.losses.blind()
             if worker.record.status != "offline":
                 self._set(worker, "unknown", "broker unreachable")
 
