@@ -65,14 +65,27 @@ def postgresql() -> Iterator[str]:
 NOT = "not sqlite and not database_is_locked and not what_is_told_can_be_read"
 SETS = {
     "history": [
-        *(f"tests/test_{name}.py" for name in ("store", "rollups", "retention", "partitions")),
+        *(
+            f"tests/test_{name}.py"
+            for name in ("store", "rollups", "retention", "partitions", "online", "spans")
+        ),
         "-k",
         NOT,
     ],
+    "leader": ["tests/test_scaling_lease.py", "tests/test_scaling_doubt.py"],
     "engine": ["tests/test_engine.py", "-k", f"(TestFlow or TestConnection) and {NOT}"],
     "pages": [
         f"tests/test_{name}.py"
-        for name in ("tasks_page", "search", "task_page", "overview", "feed", "audit", "workers_page", "accounts")
+        for name in (
+            "tasks_page",
+            "search",
+            "task_page",
+            "overview",
+            "feed",
+            "audit",
+            "workers_page",
+            "accounts",
+        )
     ],
 }
 

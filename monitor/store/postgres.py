@@ -18,6 +18,7 @@ FEW = 8
 
 _STAGE = "umbel_tasks"
 _TABLE = f'"{models.Task._meta.db_table}"'
+_BOOLEANS = {rows.TASK_COLUMNS.index(name) for name in ("terminated", "expired")}
 _NAMES = ", ".join(f'"{name}"' for name in rows.TASK_COLUMNS)
 # DELETE: two batches may share a transaction.
 _MAKE = (
@@ -45,7 +46,7 @@ def write_tasks(cursor: CursorWrapper, batch: Sequence[rows.Row]) -> None:
     A value that PostgreSQL refuses raises, as it does one by one, and costs the transaction.
     """
     if len(batch) < FEW:
-        in_order: Sequence[Any] = sorted(batch, key=_uuid)
+        in_order: Sequence[Any] = sorted(map(_typed, batch), key=_uuid)
         cursor.executemany(rows.UPSERT_PARTITIONED_TASK, in_order)
         return
     for once in _rounds(batch):
@@ -53,6 +54,11 @@ def write_tasks(cursor: CursorWrapper, batch: Sequence[rows.Row]) -> None:
         with connection.wrap_database_errors, cursor.copy(_COPY) as copy:
             copy.write(_csv(once))
         cursor.execute(_MERGE)
+
+
+def _typed(row: rows.Row) -> rows.Row:
+    """CSV may say 0 and 1 for a boolean, a parameter may not."""
+    return tuple(bool(value) if place in _BOOLEANS else value for place, value in enumerate(row))
 
 
 def _uuid(row: rows.Row) -> str:
