@@ -114,6 +114,7 @@ function bands(plot, spans, colour, small) {
     if (small) continue;
     ctx.globalAlpha = 1;
     ctx.fillStyle = colour.ink;
+    [ctx.textAlign, ctx.textBaseline] = ["left", "alphabetic"];
     ctx.font = `${11 * devicePixelRatio}px ${getComputedStyle(plot.root).fontFamily}`;
     const words = to === null ? `blind since ${clock.time(from)}` : `blind ${clock.time(from)} to ${clock.time(to)}`;
     const fits = [words, "blind"].find((text) => ctx.measureText(text).width + 8 * devicePixelRatio < width);

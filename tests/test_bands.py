@@ -167,5 +167,5 @@ def test_a_tasks_timeline_shows_what_of_it_was_not_seen(viewer: Client) -> None:
     assert "g-blind" not in html(viewer, "/tasks/t/")
     gap(-40, -30)
     page = html(viewer, "/tasks/t/")
-    assert "g-blind" in page and "Umbel was blind" in page
+    assert "g-blind" in page and "Blind from" in page
     assert re.search(r'sp-blind" x="(39|40|41)[\d.]*%" width="20', page)

@@ -64,7 +64,9 @@ def _matches(page: Page) -> Mapping[str, Any]:
     axis = [clock(begin + (end - begin) * n / 5)[:5] for n in range(5)]
     axis.append("now" if now - end < 1 else clock(end)[:5])
     text = f"{found.total:,}{'+' if found.more else ''}"
-    return {"series": drawn, "axis": axis, "total": text, "total_note": _note(asked)}
+    blind = gaps.between(begin, end, now)
+    context = {"series": drawn, "axis": axis, "total": text, "total_note": _note(asked)}
+    return context | {"blind": blind, "bands": [gap.part(begin, end) for gap in blind]}
 
 
 def _note(asked: TaskFilter) -> str:

@@ -40,8 +40,8 @@ def blind_bands(parts: Iterable[tuple[float, float]]) -> SafeString:
 def blind_row(gap: Blind, columns: int) -> SafeString:
     """A row of a table between those that it separates."""
     return format_html(
-        '<tr class="blind-r" id="{}"><td colspan="{}" title="{}">{} <span>Umbel was {}. '
-        "What happened then may be missing here.</span></td></tr>",
+        '<tr class="blind-r" id="{}"><td colspan="{}" title="{}"><p>{}Umbel was {}. '
+        "What happened then may be missing here.</p></td></tr>",
         gap.id,
         columns,
         plain(gap.reason),

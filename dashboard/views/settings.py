@@ -14,10 +14,13 @@ from dashboard.queries import settings as queries
 @require_safe
 def settings(request: HttpRequest) -> HttpResponse:
     """For everyone who may look; secrets are for nobody."""
+    storage = queries.storage()
     context = {
         "title": "Settings",
         "groups": queries.options(),
-        "storage": queries.storage(),
+        "storage": storage,
+        # SQLite cannot say it by table unless it was built so.
+        "sized": storage is not None and any(table.size is not None for table in storage.tables),
         "versions": queries.versions(),
     }
     return render(request, "settings/settings.html", context)
