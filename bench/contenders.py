@@ -250,7 +250,10 @@ def flower_python() -> Path:
             # Debian's Python without python3-venv: this interpreter's pip can fill an empty one.
             subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(place)], check=True)
             pip = [sys.executable, "-m", "pip", "--python", str(found)]
-        subprocess.run([*pip, "install", "-q", "--disable-pip-version-check", *FLOWER], check=True)
+        install = [*pip, "install", "-q", "--disable-pip-version-check", *FLOWER]
+        done = subprocess.run(install, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"Flower could not be installed: {done.stderr[-800:]}")
         ready.touch()
     return found
 

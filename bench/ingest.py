@@ -188,7 +188,7 @@ def benches(folder: Path, names: Sequence[str], seed: int) -> Iterator[Bench]:
 def run(options: Options) -> list[Row]:
     folder = options.part("ingest")
     with benches(folder, ALL, options.seed) as bench:
-        events, rounds = (60_000, 1) if options.quick else (200_000, 3)
+        events, rounds = (40_000, 1) if options.quick else (120_000, 3)
         results = measure(bench, ALL, events, rounds)
         for result in results.values():
             tries = 4 if result.name in BOUND else 3

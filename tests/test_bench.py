@@ -93,7 +93,7 @@ class TestStream:
         assert not any(decoded.malformed or decoded.ignored for decoded in found)
 
     def test_its_sizes_and_lists_are_those_of_real_workers(self) -> None:
-        commands, truth = made(Plan(tasks=5_000, rate=20_000))
+        commands, truth = made(Plan(tasks=3_000, rate=20_000))
         assert 1.5 <= truth.events / truth.messages <= 2.4
         size = sum(len(base64.b64decode(json.loads(payload_of(c))["body"])) for c in commands) / truth.events
         assert 400 <= size <= 650
@@ -102,7 +102,7 @@ class TestStream:
     def test_processed_is_what_was_started_before(self) -> None:
         started: dict[str, int] = {}
         beats = 0
-        for command in made(Plan(tasks=3_000, rate=3_000))[0]:
+        for command in made(Plan(tasks=2_000, rate=2_000))[0]:
             for event in decode(payload_of(command)).events:
                 if event.type == "task-started":
                     started[event.hostname] = started.get(event.hostname, 0) + 1
@@ -118,7 +118,7 @@ class TestStream:
 
 @pytest.fixture(scope="module")
 def life() -> tuple[list[bytes], ledger.Ledger]:
-    return made(Plan(tasks=2_000, rate=8_000, seed=3, unfinished=0.02))
+    return made(Plan(tasks=1_000, rate=8_000, seed=3, unfinished=0.02))
 
 
 class TestLedger:
@@ -140,7 +140,7 @@ class TestLedger:
         for part in (commands[:half], commands[half:]):
             _through(Cluster(), store, part)
         verdict = ledger.check(truth, _stored())
-        assert str(verdict) == "2,000 tasks, all right", verdict.examples
+        assert str(verdict) == "1,000 tasks, all right", verdict.examples
         names, workers = ledger.counts(_stored())
         assert (names, workers) == (truth.by_name, truth.by_worker)
 
@@ -152,7 +152,7 @@ class TestLedger:
         planted = [(uuid, "PENDING", name, worker, retries), *rows[2:], rows[5], ("x", "SUCCESS", "", "", 0)]
         verdict = ledger.check(truth, planted)
         found = (verdict.right, verdict.wrong, verdict.missing, verdict.extra, verdict.repeated)
-        assert found == (1_998, 1, 1, 1, 1)
+        assert found == (998, 1, 1, 1, 1)
         assert verdict.kinds == {f"state: PENDING for {rows[0][1]}": 1}
         assert "1 wrong, 1 missing, 1 extra" in str(verdict)
 
@@ -287,10 +287,10 @@ def _json_body(payload: str) -> str | None:
 
 
 def _through(cluster: Cluster, store: Any, commands: list[bytes]) -> None:
-    """As the engine does it, a tick each 200 messages."""
+    """As the engine does it, a tick each 400 messages."""
     now = START
-    for place in range(0, len(commands), 200):
-        for command in commands[place : place + 200]:
+    for place in range(0, len(commands), 400):
+        for command in commands[place : place + 400]:
             decoded = decode(payload_of(command))
             for event in decoded.events:
                 cluster.apply(event, max(now, event.timestamp))
