@@ -49,21 +49,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [name for name in given.only.split(",") if name]
     if unknown := set(names) - set(PARTS):
         parser.error(f"Not known: {', '.join(sorted(unknown))}. There are: {', '.join(PARTS)}.")
-    failed = False
+    failed: set[str] = set()
     if not given.write or given.only != parser.get_default("only"):
         failed = _run(names, given.quick, given.folder, given.seed)
     results = _kept(given.quick)
-    rows = [row for name in names for row in results.get(name, {}).get("rows", [])]
+    # What is kept of an earlier run is not this run's.
+    rows = [row for name in names if name not in failed for row in results.get(name, {}).get("rows", [])]
     print(_tables(rows))
+    for name in sorted(failed):
+        print(f"{name} FAILED: there are no figures of it.")
     if given.write or (set(names) == set(PARTS) and not given.quick and not failed):
         NOTE.write_text(note(results, _by_hand()))
         say(f"Written: {NOTE.relative_to(ROOT)}")
     return 1 if failed else 0
 
 
-def _run(names: Sequence[str], quick: bool, place: Path | None, seed: int) -> bool:
-    """Each part in turn; one that fails does not take the others with it. Whether one did."""
-    failed = False
+def _run(names: Sequence[str], quick: bool, place: Path | None, seed: int) -> set[str]:
+    """Each part in turn; one that fails does not take the others with it. Which did."""
+    failed = set()
     with tempfile.TemporaryDirectory(prefix="umbel-bench-", dir=place, ignore_cleanup_errors=True) as made:
         folder = Path(made)
         folder.chmod(0o711)  # PostgreSQL's own user passes through
@@ -73,7 +76,7 @@ def _run(names: Sequence[str], quick: bool, place: Path | None, seed: int) -> bo
             try:
                 rows = importlib.import_module(f"bench.{name}").run(Options(quick, folder, seed))
             except Exception as error:  # noqa: BLE001 - the edge: the other parts still have their say
-                failed = True
+                failed.add(name)
                 say(f"{name} FAILED: {type(error).__name__}: {error}")
                 continue
             seconds = time.monotonic() - began
