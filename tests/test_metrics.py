@@ -193,6 +193,32 @@ def test_the_whole_feed_is_told_and_the_whole_accounting(viewer: Client) -> None
             assert f"umbel_events_{name}_total " in text or f'fate="{name}"' in text
 
 
+def test_overload_is_told(viewer: Client) -> None:
+    feed(
+        shed_level=4, shed_highest=5, shed={"arguments": 7}, waiting=9, silent=3,
+        output_waiting=1024, output_limit=33_554_432, output_cuts=2,
+    )  # fmt: skip
+    task("1", "RECEIVED", queue="mail", received_at=NOW - 60)
+    found = families(viewer)
+    assert samples(found["umbel_shed_level"])[()] == 4
+    assert samples(found["umbel_shed_level_highest"])[()] == 5
+    assert samples(found["umbel_shed"]) == {("arguments",): 7}
+    assert samples(found["umbel_events_waiting"])[()] == 9
+    assert samples(found["umbel_events_silent"])[()] == 3
+    assert samples(found["umbel_redis_output_waiting_bytes"])[()] == 1024
+    assert samples(found["umbel_redis_output_cuts"])[()] == 2
+    assert samples(found["umbel_queue_waiting"]) == {("mail",): 1}
+    assert samples(found["umbel_queue_oldest_seconds"])["mail",] == pytest.approx(60, abs=30)
+
+
+def test_the_feed_page_says_what_gives_way_and_what_never_came(viewer: Client) -> None:
+    assert "Nothing gives way" in viewer.get("/feed/").content.decode()
+    feed(shed_level=4, shedding="arguments are let go", shed={"<i>": 7}, silent=31, output_limit=33_554_432)
+    html = viewer.get("/feed/").content.decode()
+    assert "4 of 5" in html and "arguments are let go" in html and "&lt;i&gt;" in html
+    assert "31" in html and "not known" in html and "32.0" in html
+
+
 def test_blind_time_is_told(viewer: Client) -> None:
     models.Gap.objects.create(started_at=NOW - 100, ended_at=NOW - 90)
     models.Gap.objects.create(started_at=NOW - 3 * 86_400, ended_at=NOW - 2 * 86_400)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import prometheus_client
 from django.http import HttpRequest, HttpResponse
 
@@ -18,6 +20,7 @@ RUNTIMES = 150  # each of 17 lines
 PAIRS = 1_000
 MISSED = 1_000
 REASONS = 100
+QUEUES = 500
 SHARED = 1.0  # seconds that scrapes share a reading
 
 
@@ -158,8 +161,59 @@ def _umbel(out: Exposition, told: queries.Snapshot) -> None:
         ("worker",),
         most=MISSED,
     )
+    _overload(out, told)
     for name, value in queries.numbers(feed).items():
         out.one(f"umbel_feed_{name}", "gauge", f"{name.replace('_', ' ')}, as the engine tells it.", value)
+
+
+def _overload(out: Exposition, told: queries.Snapshot) -> None:
+    """What stands between the broker and the database, and what gave way."""
+    feed = told.feed
+    out.one(
+        "umbel_events_silent_total",
+        "counter",
+        "Starts that workers never announced: of tasks that send no events.",
+        float(feed.silent),
+    )
+    out.one("umbel_events_waiting", "gauge", "Events between reading and writing.", float(feed.waiting))
+    out.one("umbel_shed_level", "gauge", "What gives way now: 0 nothing, 5 all but ends.", feed.shed_level)
+    out.one("umbel_shed_level_highest", "gauge", "The most since the engine's start.", feed.shed_highest)
+    out.add(
+        "umbel_shed_total",
+        "counter",
+        "What was let go under overload. Ends of tasks and counts never are.",
+        {(label(what),): float(n) for what, n in feed.shed.items()},
+        ("what",),
+        most=REASONS,
+    )
+    for name, kind, about, value in (
+        ("waiting_bytes", "gauge", "What Redis holds back for Umbel.", feed.output_waiting),
+        ("limit_bytes", "gauge", "At which Redis cuts Umbel off; 0: never.", feed.output_limit),
+        ("cuts_total", "counter", "How often it did.", feed.output_cuts),
+    ):
+        out.one(f"umbel_redis_output_{name}", kind, about, value)
+    queues = sorted(told.waiting.queues.items(), key=lambda item: (-item[1], item[0]))
+    out.add(
+        "umbel_queue_waiting",
+        "gauge",
+        "Tasks sent or reserved and not started, as events tell; of the 10,000 oldest of each kind.",
+        {(label(queue),): float(n) for queue, n in queues},
+        ("queue",),
+        most=QUEUES,
+    )
+    now = time.time()
+    out.add(
+        "umbel_queue_oldest_seconds",
+        "gauge",
+        "How long the oldest of them waits.",
+        {
+            (label(queue),): max(0.0, now - told.waiting.oldest[queue])
+            for queue, _ in queues[:QUEUES]
+            if queue in told.waiting.oldest
+        },
+        ("queue",),
+        most=QUEUES,
+    )
 
 
 def _accounting(out: Exposition, feed: FeedRecord) -> None:
@@ -199,7 +253,4 @@ def _accounting(out: Exposition, feed: FeedRecord) -> None:
     )
 
 
-_LOSSES = {
-    "missed": "Events that never came, measured by the workers' heartbeats.",
-    "silent": "Tasks that workers ran while they sent no task events.",
-}
+_LOSSES = {"missed": "Events that never came, measured by the workers' heartbeats."}

@@ -46,6 +46,10 @@ def _refused(fresh: queries.Freshness) -> list[tuple[str, int]]:
     return sorted(fresh.feed.accounting.refused.items(), key=lambda item: (-item[1], item[0]))
 
 
+def _load(page: Page) -> Mapping[str, Any]:
+    return {"feed": queries.freshness().feed}
+
+
 def _pages(page: Page) -> Mapping[str, Any]:
     # The hub draws through this package.
     from dashboard.queries import live
@@ -71,6 +75,7 @@ register(
     "feed",
     [
         Region("feed-facts", _facts, (FEED,), "feed/_facts.html", every=0.5, sees=()),
+        Region("feed-load", _load, (FEED,), "feed/_load.html", every=0.5, sees=()),
         Region("feed-pages", _pages, (CLOCK,), "feed/_pages.html", every=1.0, sees=()),
         Region("feed-missed", _missed, (FEED, WORKERS), "feed/_missed.html", every=1.0, sees=()),
     ],

@@ -14,6 +14,7 @@ import msgspec
 from django.db.models import Count
 
 from dashboard.queries import feed, tasks
+from dashboard.queries.waiting import Waiting, waiting
 from monitor import models, rates
 from monitor.records import RECEIVED, STARTED, FeedRecord
 
@@ -61,6 +62,7 @@ class Snapshot:
     workers: dict[str, int] = field(default_factory=dict)
     missed: dict[str, float] = field(default_factory=dict)
     states: dict[str, int] = field(default_factory=dict)
+    waiting: Waiting = field(default_factory=lambda: Waiting({}, {}, {}, False))
     blind: float = 0.0  # seconds of the window
     gaps: int = 0
     blind_now: bool = False
@@ -102,6 +104,7 @@ def snapshot(now: float | None = None) -> Snapshot:
         workers=counted,
         missed={hostname: float(missed) for hostname, *_, missed in rows if missed},
         states=tasks.state_counts(),
+        waiting=waiting(now),
         blind=blind,
         gaps=gaps,
         blind_now=blind_now,
@@ -201,4 +204,5 @@ def numbers(record: FeedRecord) -> dict[str, float]:
 # Fields of the feed that families of their own tell.
 TOLD = frozenset(
     {"since", "started_at", "last_event_at", "lag", "rate", "workers_online", "workers_known", "tasks_live"}
-) | {"store_failures", "store_pending", "worst_drift"}
+) | {"store_failures", "store_pending", "worst_drift", "silent", "output_waiting", "output_limit"}
+TOLD |= {"output_cuts", "shed_level", "shed_highest", "waiting"}
