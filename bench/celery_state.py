@@ -8,9 +8,19 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from celery import Celery
+
+
+def tell(receiver: Any, seen: Callable[[], int]) -> None:
+    time.sleep(1.0)
+    while not receiver.should_stop:
+        status = {"seen": seen(), "waiting": 0, "lost": 0, "cpu": time.process_time(), "at": time.time()}
+        print(json.dumps(status | {"extra": {"connected": True}}), flush=True)
+        time.sleep(0.25)
 
 
 def main(url: str, final: str) -> None:
@@ -23,23 +33,14 @@ def main(url: str, final: str) -> None:
         state.event(event)
         seen += 1
 
-    with app.connection_for_read() as connection:
+    # Cut off by the broker it raises: what it knew then is its last word.
+    with (
+        suppress(OSError, *app.connection_for_read().connection_errors),
+        app.connection_for_read() as connection,
+    ):
         receiver = app.events.Receiver(connection, handlers={"*": on_event})
         signal.signal(signal.SIGTERM, lambda *_: setattr(receiver, "should_stop", True))
-
-        def tell() -> None:
-            while not receiver.should_stop:
-                status = {
-                    "seen": seen,
-                    "waiting": 0,
-                    "lost": 0,
-                    "cpu": time.process_time(),
-                    "at": time.time(),
-                }
-                print(json.dumps(status | {"extra": {"connected": True}}), flush=True)
-                time.sleep(0.25)
-
-        threading.Timer(1.0, tell).start()
+        threading.Thread(target=tell, args=(receiver, lambda: seen), daemon=True).start()
         receiver.capture(limit=None, timeout=None, wakeup=False)
     rows = [
         (uuid, task.state, task.name, task.worker.hostname if task.worker else "", task.retries or 0)

@@ -88,6 +88,8 @@ class Contender:
     def rows(self) -> list[Line]:
         """Its last word on every task; may stop it."""
         self.stop()
+        if not self.final.exists():
+            raise RuntimeError(f"{self.name} left no last word: {last_words(self.log)}")
         return [tuple(row) for row in json.loads(self.final.read_text())]
 
     def _run(self, argv: list[str], env: dict[str, str]) -> None:
@@ -233,6 +235,11 @@ class Flower(Contender):
 CONTENDERS: dict[str, Callable[..., Contender]] = {
     kind.name: kind for kind in (Umbel, UmbelPostgres, UmbelOff, Flower, CeleryState, RawLimit)
 }
+
+
+def last_words(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if not line.startswith('{"seen"')]
+    return "\n".join(lines[-12:])
 
 
 def flower_python() -> Path:

@@ -9,7 +9,7 @@ from bench.contenders import Umbel, UmbelPostgres
 from bench.generator import EVENTS_A_TASK, Plan
 from bench.ledger import Verdict, check
 from bench.load import Load
-from bench.report import Row, say, until
+from bench.report import Row, say, share, until
 
 EVENTS = 40_000
 
@@ -31,8 +31,9 @@ def run(folder: Path, broker: str, database: str, seed: int) -> list[Row]:
         right = sum(verdict.right for verdict in verdicts)
         total = right + sum(verdict.wrong + verdict.missing for verdict in verdicts)
         note = "" if exact else "; ".join(map(str, verdicts))
-        share = 100 * right / max(1, total)
-        rows.append(Row(f"final states equal to the ledger, {what}", "100 %", share, "%", exact, note))
+        rows.append(
+            Row(f"final states equal to the ledger, {what}", "100 %", share(right, total), "", exact, note)
+        )
     return rows
 
 

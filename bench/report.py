@@ -58,20 +58,21 @@ class Row:
     flower: float | str | None = None
     raw: float | str | None = None
     ratio: float | None = None
+    state: float | str | None = None  # Celery's own Receiver and State
 
 
-COLUMNS = ("", "must", "Umbel", "Flower 2.2", "raw limit", "ratio", "met")
+COLUMNS = ("", "must", "Umbel", "Flower 2.2", "Celery State", "raw limit", "ratio", "met")
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A Markdown table that also reads well in a terminal."""
+    """A Markdown table that also reads well in a terminal; columns that hold nothing are left out."""
     cells = [COLUMNS, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
+    used = [column for column in range(len(COLUMNS)) if not column or any(line[column] for line in cells[1:])]
+    widths = {column: max(len(line[column]) for line in cells) for column in used}
     lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in cells
+        "| " + " | ".join(line[column].ljust(widths[column]) for column in used) + " |" for line in cells
     ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    lines.insert(1, "|" + "|".join("-" * (widths[column] + 2) for column in used) + "|")
     return "\n".join(lines)
 
 
@@ -79,7 +80,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     unit = f" {row.unit}" if row.unit else ""
     values = [
         shown(value) + (unit if value is not None and not isinstance(value, str) else "")
-        for value in (row.measured, row.flower, row.raw)
+        for value in (row.measured, row.flower, row.state, row.raw)
     ]
     ratio = "" if row.ratio is None else f"{shown(row.ratio)} ×"
     met = {True: "yes", False: "NO", None: ""}[row.met]
@@ -95,6 +96,11 @@ def shown(value: float | str | None) -> str:
     if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def share(part: int, whole: int) -> str:
+    """Per cent, rounded down: all is said of all only."""
+    return "100 %" if part == whole else f"{part * 10_000 // max(1, whole) / 100:.2f} %"
 
 
 def say(text: str) -> None:

@@ -228,6 +228,10 @@ class TestTable:
         assert "61.5 ms" in lines[3]
         assert len({len(line) for line in lines}) == 1
 
+    def test_all_is_said_of_all_only(self) -> None:
+        assert report.share(30_000, 30_000) == "100 %"
+        assert report.share(29_999, 30_000) == "99.99 %"
+
     def test_percentiles_are_values_that_were_measured(self) -> None:
         values = [float(n) for n in range(1, 101)]
         assert report.percentile(values, 0.95) == 95
