@@ -147,3 +147,15 @@ def test_adding_changes_neither_of_the_two() -> None:
 def test_sqlite_can_return_what_it_wrote() -> None:
     # RETURNING, which Django 5.2 does not ask of SQLite.
     assert sqlite3.sqlite_version_info >= (3, 35)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_lifetime_count_that_was_deleted_begins_anew() -> None:
+    rollups = Rollups()
+    lifetime = Rollup(0, "pair", "a@h\nshop.pay", 0, succeeded=1, runtime={1: 1})
+    add(rollups, lifetime)
+    add(rollups, lifetime)
+    assert stored()[0, "pair", "a@h\nshop.pay", 0].runtime == {1: 2}
+    models.Rollup.objects.all().delete()
+    add(rollups, lifetime)
+    assert list(stored().values()) == [lifetime]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import msgspec
 from django.db import connection, transaction
@@ -21,8 +23,9 @@ KEPT_SECONDS = {10: 26 * 3600, 60: 8 * 86_400, 3600: 400 * 86_400, 86_400: 5 * 3
 WIDER = ((3600, 60, 3 * 86_400), (86_400, 3600, 10 * 86_400))
 AT_ONCE = 6  # wider slices made in one go
 KEPT = 4_000  # histograms in memory
-_CHUNK = 200  # rows of one statement
+_SIZES = (60, 8, 1)  # rows of one statement; few sizes, so that they stay prepared
 
+T = TypeVar("T")
 Key = tuple[int, str, str, int]
 _Known = tuple[int, rates.Histogram, rates.Histogram]  # writes, runtime, wait
 _TABLE = f'"{models.Rollup._meta.db_table}"'
@@ -45,10 +48,11 @@ class Rollups:
         """All of them, in the transaction of ``cursor``."""
         waiting = {key_of(r): r for r in coalesced(increments)}
         # One order of locks for all writers.
-        keys = sorted(waiting)
-        for at in range(0, len(keys), _CHUNK):
-            chunk = [waiting[key] for key in keys[at : at + _CHUNK]]
-            if refused := self._write(cursor, chunk):
+        for keys in _chunks(sorted(waiting)):
+            chunk = [waiting[key] for key in keys]
+            # Lifetime counts are not remembered.
+            known = None if all(width for width, *_ in keys) else self._read(cursor, chunk)
+            if refused := self._write(cursor, chunk, known):
                 again = [r for r in chunk if key_of(r) in refused]
                 if self._write(cursor, again, self._read(cursor, again)):
                     raise RuntimeError("A rollup changed under its lock; the batch is to be written again.")
@@ -78,9 +82,9 @@ class Rollups:
                 rows.text(wait),
                 writes + 1,
             )
-        cursor.execute(_upsert(len(chunk)), values)
-        written = {(int(w), str(b), str(k), int(s)) for w, b, k, s in cursor.fetchall()}
-        written_rows = {key: after[key] for key in written}
+        written = _executed(cursor, _upsert(len(chunk)), values)
+        # Lifetime counts have no slice: their rows may be deleted and begin anew, so none is taken as known.
+        written_rows = {key: after[key] for key in written if key[0]}
         transaction.on_commit(lambda: self._remember(written_rows))
         return after.keys() - written
 
@@ -147,14 +151,35 @@ def _make(cursor: CursorWrapper, width: int, of: int, start: int) -> None:
         whole = wider.setdefault((part.by, part.key), Rollup(width, part.by, part.key, start))
         wider[part.by, part.key] = added(whole, part)
     records = [wider[key] for key in sorted(wider)]
-    for at in range(0, len(records), _CHUNK):
-        chunk = records[at : at + _CHUNK]
+    for chunk in _chunks(records):
         values = [
             value
             for r in chunk
             for value in (*msgspec.structs.astuple(r)[:-2], rows.text(r.runtime), rows.text(r.wait), 1)
         ]
         cursor.execute(_replace(len(chunk)), values)
+
+
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    at = 0
+    for size in _SIZES:
+        while len(items) - at >= size:
+            yield items[at : at + size]
+            at += size
+
+
+def _executed(cursor: CursorWrapper, query: str, values: Sequence[str | int]) -> set[Key]:
+    """Runs a statement of many rows; the keys that it returned."""
+    if connection.vendor == "sqlite":
+        # Not Django's execute: it would rewrite the statement each time.
+        raw: Any = cursor.cursor
+        with connection.wrap_database_errors:
+            sqlite3.Cursor.execute(raw, query.replace("%s", "?"), values)
+            found = raw.fetchall()
+    else:
+        cursor.execute(query, values)
+        found = cursor.fetchall()
+    return {(int(width), str(by), str(key), int(start)) for width, by, key, start in found}
 
 
 def rollup_of(bucket: RateBucket) -> Rollup:
