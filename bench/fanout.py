@@ -33,6 +33,7 @@ COUNTS = (1, 100, 500)
 RATE = 400.0  # events a second: every page changes in every quarter of a second
 PAGES = ("/", "/tasks/")
 SETTLE = 8.0  # seconds until all have their first frames and the engine its stride
+TEXT, PING, PONG = 1, 9, 10  # kinds of WebSocket frames
 MUST_BROWSERS, MUST_CPU = 500, 30.0  # per cent of a core
 
 
@@ -164,7 +165,12 @@ class _Reader:
                 self.octets += len(data)
         while (size := self._whole()) is not None:
             start, length = size
-            if self._buffer[0] & 0x0F == 1:
+            kind = self._buffer[0] & 0x0F
+            if kind == PING:
+                self.socket.send(
+                    bytes([0x80 | PONG, 0x80 | length]) + b"\0\0\0\0" + self._buffer[start : start + length]
+                )
+            if kind == TEXT:
                 self.messages += 1
                 # {"seq":12,"after":11,"now":1790000000.123,…
                 stamp = bytes(self._buffer[start : start + 80]).partition(b'"now":')[2].partition(b",")[0]
@@ -193,13 +199,15 @@ def clients() -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     poll, readers = select.epoll(), {}
+    delays: list[float] = []
     for number, cookie in enumerate(asked["cookies"]):
         made = live_socket(asked["url"], cookie, asked["pages"][number % len(asked["pages"])])
         readers[made.fileno()] = _Reader(made)
         poll.register(made.fileno(), select.EPOLLIN)
+        for ready, _ in poll.poll(0):
+            readers[ready].read(delays)
     print("open", flush=True)
     poll.register(sys.stdin.fileno(), select.EPOLLIN)
-    delays: list[float] = []
     began = 0.0
     while True:
         for number, _ in poll.poll():

@@ -17,7 +17,7 @@ from django.http import HttpRequest
 from django.http.request import split_domain_port, validate_host
 
 from dashboard import access, hub, rights
-from dashboard.flow import WIRE
+from dashboard.flow import SEND, WIRE
 from dashboard.fragments import Page
 from dashboard.outbox import Outbox
 from monitor import publish
@@ -115,8 +115,14 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _send(self, outbox: Outbox) -> None:
         """Sends what leaves by no wire of its own, until the socket is to close."""
+        send = self.scope[SEND]
         while (text := await outbox.next()) is not None:
-            await self.send(text_data=text)
+            try:
+                await send({"type": "websocket.send", "text": text})
+            except (RuntimeError, OSError) as problem:
+                # Some servers say so when the browser has gone in the meantime; the disconnect follows.
+                log.info("A browser went while it was sent to.", problem=repr(problem))
+                return
         await self.close(SIGNED_OUT if outbox.closed == rights.SIGNED_OUT else RESTART)
 
     def _page(self, role: str) -> Page | None:

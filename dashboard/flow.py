@@ -16,7 +16,9 @@ from zope.interface import implementer  # type: ignore[import-untyped]
 
 from dashboard.outbox import Message
 
-WIRE = "umbel.wire"  # where the scope of a socket holds its wire
+# What the scope of a socket holds: its wire, if it has one, and the server's own send. The wrappers that
+# Channels puts around that look for changes of the session, of which a frame makes none.
+WIRE, SEND = "umbel.wire", "umbel.send"
 
 
 @implementer(IPushProducer)
@@ -90,7 +92,7 @@ class Backpressure:
         # Daphne's send is a partial over the connection's protocol.
         protocol = next(iter(getattr(send, "args", ())), None)
         if getattr(protocol, "transport", None) is None:
-            await self.app(scope, receive, send)
+            await self.app(scope | {SEND: send}, receive, send)
             return
         wire = DaphneWire(protocol)
 
@@ -108,7 +110,7 @@ class Backpressure:
                 wire.wait()
 
         _limit(protocol, MOST_HEARD)
-        await self.app(scope | {WIRE: wire}, receive, steady)
+        await self.app(scope | {WIRE: wire, SEND: steady}, receive, steady)
 
 
 def _limit(protocol: Any, size: int) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 PERIODS = (0.25, 0.5, 1.0)  # seconds between two frames of a region, and between two messages of a socket
 BUDGET = 0.2  # seconds of drawing in a second, all regions together
 WIDEST, NARROWEST = 0.25, 0.005  # of a processor: what one region may take
-STREAM = 256 * 1024  # characters a second of one region, at most: a long list comes less often
+STREAM = 512 * 1024  # characters a second of one region, at most: a long list comes less often
 CALM = 5  # seconds without a wait until frames come faster again
 
 
