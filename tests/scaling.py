@@ -38,7 +38,8 @@ class Process:
         self._frozen = False
 
     def start(self) -> None:
-        self.log.unlink(missing_ok=True)
+        if self.log.exists():
+            self.log.rename(self.log.with_suffix(f".{time.monotonic_ns()}.log"))
         self.running = guarded(
             [sys.executable, "-P", "-m", *self._argv],
             self.log,
@@ -105,6 +106,7 @@ class Web(Process):
         if uvicorn:
             argv = ["uvicorn", "dashboard.asgi:application", "--port", str(self.port)]
             argv += ["--log-level", "warning", "--no-access-log", "--timeout-graceful-shutdown", "3"]
+            argv += ["--no-proxy-headers", "--ws-max-size", "65536"]
         super().__init__(name, argv, folder, environment)
 
     @property
@@ -174,6 +176,7 @@ class Browser:
         self.person, self.webs, self.path = person, webs, path
         self.regions: dict[str, str] = {}
         self.connects = 0
+        self.compressed: set[int] = set()  # ports of webs that compress
         self.frames = 0
         self._turn = first
         self._stopped = threading.Event()
@@ -210,6 +213,8 @@ class Browser:
             ping_timeout=6,
         ) as socket:
             self.connects += 1
+            if socket.protocol.extensions:
+                self.compressed.add(web.port)
             last = 0
             while not self._stopped.is_set():
                 try:

@@ -18,12 +18,12 @@ import structlog
 
 from monitor.source import OnMessage, OnState, Source
 
-KEPT = 15.0  # seconds
+KEPT = 20.0  # seconds
 MOST = 50_000  # messages
 # The clocks of two machines may differ by so many seconds without our taking it for a gap.
 APART = 0.25
-# What is younger than the former leader's last word, and by so much older, is said again.
-MARGIN = 2.0  # seconds
+# What was heard so long before the former leader's last word is said again: it may have been behind.
+MARGIN = 8.0  # seconds
 
 log = structlog.get_logger(__name__)
 
