@@ -70,7 +70,11 @@ class Result:
     @property
     def wrong(self) -> str:
         """What the last round with a fault got wrong."""
-        faults = [str(round_.verdict) for round_ in self.rounds if not round_.verdict.exact]
+        faults = [
+            str(round_.verdict).partition("; such as")[0]
+            for round_ in self.rounds
+            if not round_.verdict.exact
+        ]
         return faults[-1] if faults else ""
 
 
@@ -134,8 +138,6 @@ def measure(
                 f"  round {turn + 1}  {name:<17} {found.micros:6.1f} µs/event, "
                 f"{found.behind:.1f} s behind; {found.verdict}"
             )
-            for example in found.verdict.examples[:2] if name.startswith("umbel") else ():
-                say(f"           {example}")
     return results
 
 

@@ -73,7 +73,8 @@ class Verdict(msgspec.Struct):
             return f"{self.right:,} tasks, all right"
         found = f"{self.right:,} right, {self.wrong:,} wrong, {self.missing:,} missing, {self.extra:,} extra"
         most = sorted(self.kinds.items(), key=lambda kind: -kind[1])[:3]
-        return found + "".join(f"; {what} ({count:,})" for what, count in most)
+        example = f"; such as {self.examples[0]}" if self.examples else ""
+        return found + "".join(f"; {what} ({count:,})" for what, count in most) + example
 
 
 def check(ledger: Ledger, rows: Iterable[Line]) -> Verdict:
