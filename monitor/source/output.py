@@ -70,6 +70,7 @@ class OutputWatch:
         try:
             async with asyncio.timeout(VERDICT):
                 info = await self._info(connection)
+                await self._limits(connection)  # who sets it lower cuts us off at once
         except (OSError, RedisError, TimeoutError):
             return ""
         finally:
@@ -94,6 +95,9 @@ class OutputWatch:
 
     async def _begin(self, connection: Connection) -> None:
         self._counted, self._server = await self._info(connection)
+        await self._limits(connection)
+
+    async def _limits(self, connection: Connection) -> None:
         try:
             told = await _ask(connection, "CONFIG", "GET", "client-output-buffer-limit")
         except ResponseError:

@@ -1,0 +1,173 @@
+"""What the tests of faults share: an engine, workers under load, faults, and the truth to compare with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import redis
+
+from demo.valkey import Server
+from monitor import broker as broker_room
+from monitor import models
+from monitor.broker import Broker
+from monitor.engine import Engine, Options
+from monitor.records import FeedRecord
+from monitor.store import Store
+from tests.conftest import shop, wait_until
+
+QUICK = ("--heartbeat-interval", "1")
+MIX = (("shop.add", [1, 2]), ("shop.boom", ["no"]), ("shop.nap", [0.05]), ("shop.flaky", [1, 0.1]))
+
+
+class Load:
+    """Sends tasks from a thread of its own, ``rate`` a second, and remembers what it sent."""
+
+    def __init__(self, url: str, queues: list[str], rate: float) -> None:
+        self.url, self.queues, self.rate = url, queues, rate
+        self.uuids: list[str] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._send, daemon=True)
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+    def _send(self) -> None:
+        number = 0
+        while not self._stop.wait(1 / self.rate):
+            name, args = MIX[number % len(MIX)]
+            queue = self.queues[number % len(self.queues)]
+            try:
+                result = shop(self.url).send_task(name, args, queue=queue, retry=False)
+            except Exception:  # noqa: BLE001 the broker is away: this task was never sent
+                continue
+            self.uuids.append(str(result.id))
+            number += 1
+
+
+class Rig:
+    """An engine on a server that faults are done to."""
+
+    def __init__(self, server: Server) -> None:
+        self.server, self.url = server, server.url
+        self.broker = Broker(self.url, result_backend=self.url)
+        self.start()
+
+    def start(self) -> None:
+        broker_room.configure(self.broker)
+        self.engine = Engine(Options(broker=self.broker, store=Store(), inspect_every=1.0))
+        self.engine.start()
+        wait_until(lambda: self.engine.feed.connected, what="the engine's connection")
+
+    def stop(self) -> None:
+        assert self.engine.stop(20)
+        assert not self.engine.failed
+        assert not self.engine.crashes
+
+    def online(self, *hostnames: str) -> None:
+        known = models.Worker.objects.filter(
+            hostname__in=hostnames, status="online", inspected_at__isnull=False
+        )
+        wait_until(lambda: known.count() == len(hostnames), 20, what=f"{hostnames} online")
+
+    # faults
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url)
+
+    def cut(self) -> None:
+        """Ends Umbel's subscription, and nobody else's."""
+        with self.client() as client:
+            for one in client.client_list(_type="pubsub"):
+                if one["name"] == "umbel":
+                    client.client_kill_filter(_id=one["id"])
+
+    def pause(self, seconds: float) -> None:
+        with self.client() as client:
+            client.client_pause(int(seconds * 1000))
+        time.sleep(seconds)
+
+    @contextmanager
+    def stopped(self, pid: int | None = None) -> Iterator[None]:
+        os.kill(pid or self.server.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid or self.server.pid, signal.SIGCONT)
+
+    # the truth
+
+    def truth(self, uuids: list[str]) -> dict[str, str]:
+        """What the result backend says of each task; PENDING where it says nothing."""
+        with self.client() as client:
+            texts: Any = client.mget([f"celery-task-meta-{uuid}" for uuid in uuids]) if uuids else []
+        found = zip(uuids, texts, strict=True)
+        return {uuid: json.loads(text)["status"] if text else "PENDING" for uuid, text in found}
+
+    def wrong(self, uuids: list[str]) -> dict[str, tuple[str | None, str]]:
+        """``{uuid: (our state, the true one)}`` of what is missing or wrong."""
+        ours = dict(models.Task.objects.filter(uuid__in=uuids).values_list("uuid", "state"))
+        return {
+            uuid: (ours.get(uuid), state)
+            for uuid, state in self.truth(uuids).items()
+            if ours.get(uuid) != state
+        }
+
+    def all_right(self, uuids: list[str], timeout: float = 30) -> None:
+        """Every task has ended for the backend, and every row says the same."""
+        done = {"SUCCESS", "FAILURE"}
+        wait_until(lambda: set(self.truth(uuids).values()) <= done, timeout, what="every true end")
+        at_first = Counter(self.wrong(uuids).values())
+        wait_until(
+            lambda: not self.wrong(uuids),
+            timeout,
+            every=0.25,
+            what=f"{at_first} set right among {len(uuids)}",
+        )
+        assert len(uuids) == models.Task.objects.filter(uuid__in=uuids).count()
+        assert feed().accounting.balanced
+
+    def starts(self, hostname: str) -> int:
+        """How many tasks the worker has started, by its own count."""
+        stats = shop(self.url).control.inspect(destination=[hostname], timeout=5).stats()[hostname]
+        return int(sum(stats["total"].values()))
+
+    def missed_is_exact(self, hostname: str, uuids: list[str]) -> None:
+        """The loss meter says just how many starts our rows lack."""
+        marks = models.Task.objects.filter(uuid__in=uuids).values_list("marks", flat=True)
+        heard = sum(m[0] == "started" and m[1] == hostname for of_one in marks for m in of_one)
+        true = self.starts(hostname) - heard
+
+        def missed() -> int:
+            return int(models.Worker.objects.get(hostname=hostname).missed)
+
+        def account() -> str:
+            processes = self.engine.cluster.workers.known[hostname].processes
+            return repr([(pid, process.losses) for pid, process in processes.items()])
+
+        try:
+            wait_until(lambda: missed() == true, 10)
+        except AssertionError as late:
+            raise AssertionError(f"{true} missed starts, not {missed()}: {account()}") from late
+
+
+def feed() -> FeedRecord:
+    return msgspec.convert(models.Feed.objects.get(pk=1).data, FeedRecord)
+
+
+def gaps() -> list[tuple[float, float | None, str]]:
+    return list(models.Gap.objects.order_by("started_at").values_list("started_at", "ended_at", "reason"))
