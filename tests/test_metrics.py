@@ -150,7 +150,7 @@ def test_the_dead_are_not_online_and_run_nothing_and_silence_is_not_told_as_eith
 
 def test_prefetched_counts_what_waits_in_a_worker_without_what_has_an_eta(viewer: Client) -> None:
     worker("w@h")
-    pair("w@h", "shop.idle", (0.1,), succeeded=1)
+    pair("w@h", "shop.idle", failed=1)
     task("1", "RECEIVED", received_at=NOW - 5)
     task("2", "RECEIVED", received_at=NOW - 5)
     task("3", "RECEIVED", received_at=NOW - 5, eta=NOW + 60)

@@ -57,6 +57,13 @@ def test_what_is_no_pair_is_counted_with_the_others(worker: str, name: str) -> N
     assert only.key == OTHERS and len(only.key) <= LONGEST
 
 
+def test_what_a_client_only_sent_is_no_pair() -> None:
+    limits = Limits()
+    held = Pairs(limits)
+    held.add("", "t", (0,) * 8, {}, NOW)
+    assert held.drain(NOW) == [] and not limits.let_go["metric labels"]
+
+
 def test_the_tally_counts_every_mark_by_its_pair() -> None:
     tally = Tally(Limits())
     row = TaskRecord("u", name="t", worker="w@h", state="SUCCESS", runtime=2.0)

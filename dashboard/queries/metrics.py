@@ -81,7 +81,7 @@ def snapshot(now: float | None = None) -> Snapshot:
     events, runtimes = _pairs(known)
     prefetched, prefetch_time = _waiting(known, now)
     # A pair that was told keeps being told: Flower's gauges stay at zero, and alerts rely on that.
-    for worker, name in runtimes:
+    for worker, _, name in events:
         prefetched.setdefault((worker, name), 0.0)
         prefetch_time.setdefault((worker, name), 0.0)
     blind, gaps, blind_now = _blind(now)

@@ -28,6 +28,8 @@ class Pairs:
 
     def add(self, worker: str, name: str, counts: Sequence[int], runtime: dict[int, int], at: float) -> None:
         """``counts`` in the order of a rollup's columns, ``at`` the time of receipt."""
+        if not any(counts):
+            return  # sent, and no more: that is of a client, not of a worker
         key = self._key(worker, name, at)
         held = self._waiting.get(key)
         if held is None:
