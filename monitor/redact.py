@@ -98,7 +98,7 @@ class Redactor:
             shape = s.encode().translate(_NOUGHTS)
             if shape in self._harmless:
                 return True
-            if self._is_suspicious(s, shape.count(b"0") if s.isascii() else len(s)):
+            if self._is_suspicious(s, shape.count(b"0") if _is_western(s) else len(s)):
                 return False
             if not self._extra and len(shape) <= 2_000:
                 if len(self._harmless) >= SHAPES_KNOWN:
@@ -201,6 +201,17 @@ _NOUGHTS = bytes.maketrans(b"123456789", b"000000000")
 
 # Every secret word or part of a key contains one of the hints; every other rule needs one of the marks. Both
 # are written out: this runs for each task there is, and a loop takes twice the time.
+
+
+def _is_western(s: str) -> bool:
+    """Whether 0 to 9 are the only digits that it can hold."""
+    if s.isascii():
+        return True
+    try:
+        s.encode("latin-1")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _has_hint(s: str) -> bool:

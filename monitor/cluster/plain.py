@@ -17,8 +17,10 @@ from monitor.records import FAILURE, RECEIVED, STARTED, SUCCESS, Attempt, Mark, 
 from monitor.redact import Redactor
 
 
-def row_of(uuid: str, events: Sequence[TaskEvent], redactor: Redactor) -> TaskRecord | None:
-    """The whole row, or None when the life is not plain."""
+def row_of(
+    uuid: str, events: Sequence[TaskEvent], redactor: Redactor, before: TaskRecord | None = None
+) -> TaskRecord | None:
+    """The whole row, or None when the life is not plain. ``before`` is the row that earlier events gave."""
     sent: Any = None
     received: Any = None
     started: Any = None
@@ -54,7 +56,7 @@ def row_of(uuid: str, events: Sequence[TaskEvent], redactor: Redactor) -> TaskRe
         return _waiting(uuid, sent, redactor)
     if not _is_plain(sent, received, started, succeeded, failed):
         return None
-    return _row(uuid, (sent, received, started, succeeded, failed), redactor)
+    return _row(uuid, (sent, received, started, succeeded, failed), redactor, before)
 
 
 # private, in the order of use
@@ -96,7 +98,9 @@ def _is_plain(sent: Any, received: Any, started: Any, succeeded: Any, failed: An
     )
 
 
-def _row(uuid: str, life: tuple[Any, Any, Any, Any, Any], redactor: Redactor) -> TaskRecord:  # noqa: PLR0915
+def _row(  # noqa: PLR0915
+    uuid: str, life: tuple[Any, Any, Any, Any, Any], redactor: Redactor, before: TaskRecord | None
+) -> TaskRecord:
     # One stretch of straight code: this runs for nearly every task there is.
     sent, received, started, succeeded, failed = life
     worker, pid = received.hostname, received.pid
@@ -109,12 +113,17 @@ def _row(uuid: str, life: tuple[Any, Any, Any, Any, Any], redactor: Redactor) ->
     if sent is not None:
         # The worker's word goes first, the client's where it says nothing.
         args, kwargs = args or sent.args or None, kwargs or sent.kwargs or None
-    # One look at all texts together: most hold nothing to hide.
-    if not redactor.is_clean(f"{args}\n\n{kwargs}\n\n{result}\n\n{exception}\n\n{traceback}"):
-        text = redactor.text
+    # One look at all texts together: most hold nothing to hide. Arguments were looked at with the receipt.
+    text = redactor.text
+    if before is not None and before.received_at is not None and sent is None:
+        args, kwargs = before.args, before.kwargs
+    elif not redactor.is_clean(f"{args}\n\n{kwargs}"):
         args, kwargs = args and text(args), kwargs and text(kwargs)
-        result, exception = result and text(result), exception and text(exception)
-        traceback = traceback and text(traceback)
+    if exception is not None:
+        if not redactor.is_clean(f"{exception}\n\n{traceback}"):
+            exception, traceback = text(exception), traceback and text(traceback)
+    elif result is not None and not redactor.is_clean(result):
+        result = text(result)
     if exception is not None and len(exception) > EXCEPTION_LIMIT:
         exception = exception[: EXCEPTION_LIMIT - 1] + "…"
     if traceback is not None and len(traceback) > TRACEBACK_LIMIT:

@@ -52,11 +52,12 @@ class Task:
     they become ``marks`` and ``fields``, from which any life can be derived.
     """
 
-    __slots__ = ("confirmed_at", "fields", "heard", "marks", "new", "row", "touched", "uuid")
+    __slots__ = ("confirmed_at", "fields", "heard", "marks", "new", "pid", "row", "touched", "uuid")
 
     def __init__(self, uuid: str, now: float) -> None:
         self.uuid = uuid
         self.heard: list[TaskEvent] | None = None
+        self.pid = 0  # of the worker process that received it, while it is plain
         self.marks: dict[Key, Mark] = {}
         self.fields: dict[str, tuple[Rank, Any]] = {}
         self.new: list[Mark] = []  # marks not yet counted in rates
@@ -234,7 +235,7 @@ class Tasks:
                 cold.discard(uuid)
             elif (heard := task.heard) is not None:
                 known = heard + events
-                row = row_of(uuid, known, redactor)
+                row = row_of(uuid, known, redactor, task.row)
                 if row is not None and task.row is not None and uuid not in self.dirty:
                     row.day = task.row.day
                     rows.append(row)
@@ -394,7 +395,8 @@ class Tasks:
         if row.state in ENDED:
             self._leaving.append((now + self._limits.finished_for, uuid))
         elif row.worker:
-            self.by_process.setdefault((row.worker, _pid(events)), set()).add(uuid)
+            task.pid = _pid(events)
+            self.by_process.setdefault((row.worker, task.pid), set()).add(uuid)
 
     def _replace(self, task: Task, row: TaskRecord, now: float) -> None:
         """The next row of a plain task."""
@@ -402,10 +404,11 @@ class Tasks:
         uuid = task.uuid
         if row.state not in ENDED:
             if (before is None or not before.worker) and task.heard:
-                self.by_process.setdefault((row.worker, _pid(task.heard)), set()).add(uuid)
+                task.pid = _pid(task.heard)
+                self.by_process.setdefault((row.worker, task.pid), set()).add(uuid)
             return
         self.suspects.pop(uuid, None)
-        place = (row.worker, _pid(task.heard or []))
+        place = (row.worker, task.pid)
         if (found := self.by_process.get(place)) is not None:
             found.discard(uuid)
             if not found:

@@ -35,6 +35,7 @@ from monitor.store import SLICE, Backlog, Store, search
 __all__ = ["Engine", "Options"]
 
 TICK = 0.25  # seconds
+BUSY = 6_000.0  # events a second above which ticks grow longer, up to a second
 GATHER = 0.02  # seconds after the first event of a tick, so that what belongs together comes together
 HELPING = 500  # tasks derived before others on the loop have their turn
 FEED_EVERY = 1.0
@@ -86,6 +87,7 @@ class Engine:
         self._stirred = asyncio.Event()  # something came since the last tick
         self._backlog = Backlog(options.backlog_limit)
         self._started_at = 0.0
+        self._ticked = (0.0, 0)  # monotonic time and events received at the last tick
         self._fed_at = 0.0
         self._fed_state: object = None
         self._discard = False
@@ -264,8 +266,17 @@ class Engine:
             self._stirred.clear()
             began = time.monotonic()
             await self._tick()
-            every = LONG_EVERY if self._shedding.look(self.cluster.waiting) >= LONG else TICK
+            every = self._next_tick()
             await asyncio.sleep(max(0.0, every - GATHER - (time.monotonic() - began)))
+
+    def _next_tick(self) -> float:
+        """Seconds until the next: the more comes the longer, as a task that ends within a tick is written once."""
+        now, received = time.monotonic(), self.cluster.accounting.received
+        rate = (received - self._ticked[1]) / max(now - self._ticked[0], TICK)
+        self._ticked = (now, received)
+        if self._shedding.look(self.cluster.waiting) >= LONG:
+            return LONG_EVERY
+        return min(max(TICK, TICK * rate / BUSY), LONG_EVERY)
 
     async def _tick(self) -> None:
         """Whatever changed since the last tick: completed from history, committed, and only then told."""
