@@ -30,6 +30,9 @@ class Live:
     sockets: set[Outbox] = field(default_factory=set)
     newcomers: set[Outbox] = field(default_factory=set)  # get the next draw even when it brings nothing new
     dirty: bool = True
+    doubtful: bool = False  # dirty only since any task may have changed
+    asking: bool = False  # being drawn for that reason
+    stamp: object = None  # the region's, at its last draw
     drawing: bool = False
     due: float = 0.0  # monotonic; no draw before it
     queued_at: float = 0.0
@@ -109,10 +112,12 @@ def _drawn(live: Live) -> Drawn:
     """What the region holds now; runs in a thread."""
     if not live.sockets:
         return Drawn(None)
-    # Before the draw: what changes during it makes the region dirty again.
-    live.dirty = False
     began, worked = time.monotonic(), time.thread_time()
     try:
+        if live.region.stamp:
+            before, live.stamp = live.stamp, live.region.stamp(live.page)
+            if live.asking and live.content is not None and live.stamp == before:
+                return Drawn(live.content, began, time.monotonic(), time.thread_time() - worked)
         if live.region.data:
             content = json.dumps(live.region.values(live.page), cls=DjangoJSONEncoder, separators=(",", ":"))
         else:
@@ -121,5 +126,6 @@ def _drawn(live: Live) -> Drawn:
     except Exception as problem:  # noqa: BLE001 - one region's failure must not stop the others
         # The thread keeps its connection between draws, unless it may be the reason of the failure.
         connections.close_all()
+        live.stamp = None
         return Drawn(None, problem=problem)
     return Drawn(content, began, time.monotonic(), time.thread_time() - worked)

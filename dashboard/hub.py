@@ -115,7 +115,7 @@ class Hub:
                 self._unsent.add(outbox)
             else:
                 live.newcomers.add(outbox)
-                live.dirty = True
+                live.dirty, live.doubtful = True, False
         self._wake.set()
 
     def leave(self, outbox: Outbox) -> None:
@@ -160,6 +160,7 @@ class Hub:
                     if outbox.session == topic:
                         outbox.close(SIGNED_OUT)
             for live in self._topics.get(topic, ()):
+                live.doubtful = topic == ANY_TASK and (live.doubtful or not live.dirty)
                 live.dirty = touched = True
         if touched:
             self._told = True
@@ -175,7 +176,7 @@ class Hub:
         await asyncio.gather(*running, return_exceptions=True)
         self._drawers.stop()
         for live in self._lives.values():
-            live.drawing = False
+            live.dirty, live.doubtful, live.drawing = True, False, False
         self._listening.clear()
 
     # The runners
@@ -280,6 +281,8 @@ class Hub:
                 if now < (live.due - EARLY if told else live.due + ride):
                     soonest = min(soonest, live.due + ride - now)
                     continue
+                # What changes from here on makes it dirty again.
+                live.dirty, live.asking, live.doubtful = False, live.doubtful, False
                 live.drawing, live.queued_at = True, now
                 due.append(live)
             self._drawing |= live.drawing
@@ -297,7 +300,7 @@ class Hub:
                 view=live.page.view,
                 exc_info=drawn.problem,
             )
-            live.dirty = True
+            live.dirty, live.doubtful = True, False
             live.due = time.monotonic() + RETRY
         elif drawn.content is not None:
             # What it waited for a busy machine is not all its own doing.

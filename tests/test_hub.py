@@ -317,6 +317,31 @@ def test_any_task_draws_every_page_of_a_task(layer: InMemoryChannelLayer) -> Non
     run(story)
 
 
+def test_when_any_task_may_have_changed_only_those_that_did_are_drawn(layer: InMemoryChannelLayer) -> None:
+    async def story() -> None:
+        board, stamps = Board(), {"here": 1, "there": 1}
+        hub = Hub(
+            lambda page: [
+                board.region(topics=(f"task:{page.view}", "workers"), stamp=lambda page: stamps[page.view])
+            ]
+        )
+        wires = [*await joined(hub), *await joined(hub, page=THERE)]
+        await until(lambda: quiet(hub))
+        board.draws.clear()
+        board.text, stamps["there"] = "two", 2
+        await say(layer, publish.ANY_TASK)
+        await until(lambda: "two" in wires[1].texts[-1])
+        await until(lambda: quiet(hub))
+        assert board.draws == [("there", "board")]
+        await say(layer, publish.ANY_TASK)
+        await say(layer, "workers")
+        await until(lambda: "two" in wires[0].texts[-1])
+        assert ("here", "board") in board.draws, "told for certain, whatever else was told"
+        await hub.stop()
+
+    run(story)
+
+
 # Pace
 
 

@@ -91,6 +91,8 @@ class Region:
     data: bool = False
     # A list of rows that must not move under the hand: the browser holds newer frames back.
     held: bool = False
+    # What is the same as long as the region is, and cheaper to read: asked when "any task" may have changed.
+    stamp: Callable[[Page], object] | None = None
     # What of the page it depends on. Readers of pages that differ in nothing else share its draws.
     sees: tuple[str, ...] = ("view", "kwargs", "query", "role", "read_only")
 

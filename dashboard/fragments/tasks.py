@@ -120,6 +120,14 @@ def _own(page: Page) -> tuple[str, ...]:
     return (f"task:{page.arg('uuid')}",)
 
 
+# A row changes with its marks; of the large columns none changes alone.
+_STAMP = ("seen_at", "state", "known", "note", "worker", "retries", "started_at", "ended_at", "eta", "marks")
+
+
+def _stamp(page: Page) -> object:
+    return Task.objects.filter(uuid=page.arg("uuid")).values_list(*_STAMP).first()
+
+
 def _detail(page: Page) -> Mapping[str, Any]:
     return {"d": one.detail(page.arg("uuid"), time.time()), "why_not": why_not_control(page)}
 
@@ -141,12 +149,12 @@ def _usual(page: Page) -> Mapping[str, Any]:
 register(
     "task",
     [
-        Region("task-head", _detail, _topics, "tasks/_head.html"),
-        Region("task-time", _time, _own, "tasks/_time.html"),
-        Region("task-failure", _detail, _own, "tasks/_failure.html"),
-        Region("task-events", _detail, _own, "tasks/_events.html"),
-        Region("task-usual", _usual, _own, "tasks/_usual.html", every=1.0),
-        Region("task-workflow", _flow, _own, "tasks/_workflow.html", every=1.0),
-        Region("task-facts", _detail, _own, "tasks/_facts.html"),
+        Region("task-head", _detail, _topics, "tasks/_head.html", stamp=_stamp),
+        Region("task-time", _time, _own, "tasks/_time.html", stamp=_stamp),
+        Region("task-failure", _detail, _own, "tasks/_failure.html", stamp=_stamp),
+        Region("task-events", _detail, _own, "tasks/_events.html", stamp=_stamp),
+        Region("task-usual", _usual, _own, "tasks/_usual.html", every=1.0, stamp=_stamp),
+        Region("task-workflow", _flow, _own, "tasks/_workflow.html", every=1.0, stamp=_stamp),
+        Region("task-facts", _detail, _own, "tasks/_facts.html", stamp=_stamp),
     ],
 )
