@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bench import __main__ as whole
 from bench import events, ledger, load, report
 from bench.events import Sender
 from bench.generator import EVENTS_A_TASK, Plan, Stream, disordered
@@ -227,6 +228,16 @@ class TestTable:
         assert "NO" in lines[3]
         assert "61.5 ms" in lines[3]
         assert len({len(line) for line in lines}) == 1
+
+    def test_the_note_claims_nothing_that_was_not_measured(self) -> None:
+        met, missed = report.Row("a", "1 ms", 0.5, "ms", True), report.Row("b", "1 ms", 5.0, "ms", False)
+        assert "is met" not in whole.note({}, "")
+        assert "Not measured: ingest, memory" in whole.note({}, "")
+        some = {"push": {"at": "today", "seconds": 1, "rows": [met, missed]}}
+        assert "Not met: b." in whole.note(some, "")
+        all_of_it = {name: {"at": "today", "seconds": 1, "rows": [met]} for name in whole.PARTS}
+        assert "Every bound is met.\n" in whole.note(all_of_it, "by hand")
+        assert whole.note(all_of_it, "by hand").endswith(f"{whole.BY_HAND}\nby hand")
 
     def test_all_is_said_of_all_only(self) -> None:
         assert report.share(30_000, 30_000) == "100 %"
