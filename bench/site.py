@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +50,16 @@ class Site:
 
 @contextmanager
 def site(
-    folder: Path, broker: str, *, database: str = "", people: int = 1, server: str = "umbel"
+    folder: Path,
+    broker: str,
+    *,
+    database: str = "",
+    people: int = 1,
+    server: str = "umbel",
+    more: Mapping[str, str] | None = None,
 ) -> Iterator[Site]:
     """``umbel``: engine and pages in one process; ``umbel web`` or ``uvicorn``: pages, beside a monitor."""
-    env = umbel_env(folder, broker, database)
+    env = umbel_env(folder, broker, database) | dict(more or {})
     apart = server != "umbel"
     if apart:
         env["UMBEL_CHANNELS"] = broker.rpartition("/")[0] + "/5"
