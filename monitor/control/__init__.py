@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from monitor.control.asking import Unreachable
 from monitor.control.commands import SIGNALS, Actor, Can, Capabilities, Command, Refused, capabilities
-from monitor.control.inspecting import discover, inspect_worker
+from monitor.control.inspecting import discover, held_by, inspect_worker
 from monitor.control.performing import perform, recover, refuse
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Unreachable",
     "capabilities",
     "discover",
+    "held_by",
     "inspect_worker",
     "perform",
     "recover",

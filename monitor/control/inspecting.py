@@ -126,6 +126,14 @@ def holders_of(uuids: Sequence[str], hostnames: Sequence[str], timeout: float = 
     return found
 
 
+def held_by(hostname: str, uuids: Sequence[str], timeout: float = 1.0) -> set[str] | None:
+    """Which of these tasks the worker holds; None when it did not answer. Raises ``Unreachable``."""
+    for reply in look(current(), {"query_task": {"ids": list(uuids)}}, [hostname], timeout=timeout):
+        if reply.ok and isinstance(reply.value, dict):
+            return {str(uuid) for uuid in reply.value}
+    return None
+
+
 def stats_of(hostname: str, timeout: float = 2.0) -> dict[str, Any] | None:
     """The worker's own statistics, not redacted: for arithmetic only. None when it did not answer."""
     for reply in look(current(), {"stats": {}}, [hostname], timeout=timeout):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -37,6 +37,8 @@ RECEIVED_GRACE = 300.0
 GONE_FOR = 30.0  # a worker offline for so long holds nothing any more
 RESULTS_FIRST, RESULTS_MOST = 3.0, 300.0  # between two readings of one task's result
 MOST_SETTLED = 2_000  # tasks in one round
+MOST_ASKED = 200  # tasks in one query_task
+ASKED_EVERY = 5.0  # seconds between two of one worker
 
 
 class Ask(Protocol):
@@ -47,6 +49,8 @@ class Ask(Protocol):
     ) -> Inspection | None: ...
 
     def discover(self, timeout: float = 1.5) -> list[tuple[str, bool]]: ...
+
+    def held_by(self, hostname: str, uuids: Sequence[str], timeout: float = 1.0) -> set[str] | None: ...
 
 
 @dataclass(slots=True)
@@ -59,6 +63,9 @@ class _Visit:
     asking: bool = False
     looked_at: float = 0.0  # when the last answer was asked for
     listed: frozenset[str] | None = None  # uuids it had; None: it did not say, or not all
+    is_cut: bool = False  # it has more tasks than its lists tell
+    # Then single tasks are asked for: when, which, and which of them it had.
+    asked: tuple[float, frozenset[str], frozenset[str]] = (0.0, frozenset(), frozenset())
 
 
 @dataclass(slots=True)
@@ -161,7 +168,9 @@ class Rounds:
         now = self.clock()
         open_questions: dict[str, _Question] = {}
         to_read: list[str] = []
-        records = self.cluster.unfinished(now - QUIET)[:MOST_SETTLED]
+        unfinished = self.cluster.unfinished(now - QUIET)
+        records = self._chosen(unfinished, now)
+        await self._ask_about(records, now)
         for record in records:
             absent = self._absent(record)
             if absent is None:
@@ -171,7 +180,10 @@ class Rounds:
             open_questions[record.uuid] = question
             if now >= question.results_at:
                 to_read.append(record.uuid)
-        self._questions = open_questions
+        # What was not looked at in this round keeps its question.
+        left = {record.uuid for record in unfinished} - {record.uuid for record in records}
+        kept = {uuid: question for uuid, question in self._questions.items() if uuid in left}
+        self._questions = kept | open_questions
         settled = await self._read(to_read)
         for uuid in to_read:
             question = open_questions[uuid]
@@ -180,11 +192,12 @@ class Rounds:
         for end in settled:
             self.cluster.settle(end, self.clock())
             open_questions.pop(end.uuid, None)
+            self._questions.pop(end.uuid, None)
         for record in records:
             uuid = record.uuid
             if uuid in open_questions and self._is_over(record, open_questions[uuid], now):
                 self.cluster.end_not_seen(uuid, self.clock())
-                del open_questions[uuid]
+                self._questions.pop(uuid, None)
 
     def close(self) -> None:
         for runner in self._runners:
@@ -213,7 +226,44 @@ class Rounds:
         visit.silences = 0
         visit.looked_at = asked_at
         visit.listed = listed(inspection)
+        visit.is_cut = visit.listed is None and inspection.active is not None
         self.cluster.reconcile(inspection, now)
+
+    def _chosen(self, unfinished: list[TaskRecord], now: float) -> list[TaskRecord]:
+        """Whom to look at in this round: those that a worker took first, then those whose result is due.
+
+        However many tasks wait in queues, they hide none that has run.
+        """
+        taken = [record for record in unfinished if record.state in (RECEIVED, STARTED)]
+        waiting = [record for record in unfinished if record.state not in (RECEIVED, STARTED)]
+        due = [r for r in waiting if (q := self._questions.get(r.uuid)) is None or now >= q.results_at]
+        if len(taken) > MOST_SETTLED // 2:
+            # The longest unheard of are first in line, and go to its end.
+            taken.sort(
+                key=lambda r: (r.uuid in self._questions and self._questions[r.uuid].results_at, r.seen_at)
+            )
+        room = max(MOST_SETTLED // 2, MOST_SETTLED - len(due))
+        return taken[:room] + due[: MOST_SETTLED - min(len(taken), room)]
+
+    async def _ask_about(self, records: list[TaskRecord], now: float) -> None:
+        """Ask workers that have more tasks than their lists tell for single tasks: ``query_task``."""
+        by_worker: dict[str, list[str]] = {}
+        for record in records:
+            visit = self._visits.get(record.worker)
+            if record.state in (RECEIVED, STARTED) and visit is not None and visit.is_cut:
+                by_worker.setdefault(record.worker, []).append(record.uuid)
+        for hostname, uuids in by_worker.items():
+            visit = self._visits[hostname]
+            if now - visit.asked[0] < ASKED_EVERY:
+                continue
+            part = uuids[:MOST_ASKED]
+            try:
+                held: set[str] | None = await self._call(self.ask.held_by, hostname, part)
+            except Exception as error:  # noqa: BLE001 - the edge: asked again at a later turn
+                self._failed("query_task", error)
+                continue
+            if held is not None:
+                visit.asked = (now, frozenset(part), frozenset(held))
 
     def _absent(self, record: TaskRecord) -> set[float] | None:
         """The looks that did not find the task though they should have; None when there is no reason to ask.
@@ -228,6 +278,9 @@ class Rounds:
         if visit is None:
             # Nobody to ask: the worker is gone.
             return set()
+        asked_at, asked, held = visit.asked
+        if visit.is_cut and record.uuid in asked and asked_at >= record.seen_at + 1.0:
+            return None if record.uuid in held else {asked_at}
         if visit.listed is None or visit.looked_at < record.seen_at + 1.0:
             return None
         return None if record.uuid in visit.listed else {visit.looked_at}
