@@ -8,18 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import structlog
-from channels.layers import get_channel_layer
 
 from dashboard import fragments
 from dashboard.drawing import Drawers, Drawn, Live, framed
 from dashboard.fragments import Page, Region
+from dashboard.listening import Counts, Listener
 from dashboard.outbox import Beat, Outbox
 from dashboard.pace import Pace
 from dashboard.rights import SIGNED_OUT
@@ -27,15 +25,8 @@ from monitor.publish import ANY_TASK, TASK
 
 log = structlog.get_logger(__name__)
 
-GROUP = "umbel"
 CLOCK = "clock"  # The topic of regions that change with time alone; the hub itself fires it, once a second.
-ORIGINS = 256  # Processes that publish.
 SOCKETS = 1000  # In one process; more are told to try again later.
-# Channel layers forget a member after a day, and the one in memory a member that slept a minute (a suspended
-# laptop). Being a member twice does no harm, and the gap in the numbers brings what was missed.
-REJOIN = 30.0
-LAYER_RETRY = 1.0
-SILENCE = 5.0  # Without a word from the engine; then everything is drawn once, and again after as long.
 RETRY = 2.0  # After a draw that failed.
 CLEAN = 5.0  # A drawn region this young is shown to a new socket as it is.
 # Draws keep step with what is told, so that the regions of a page leave in one message: one told of this much
@@ -43,24 +34,6 @@ CLEAN = 5.0  # A drawn region this young is shown to a new socket as it is.
 EARLY, RIDE = 0.03, 0.1
 GATHER = 0.03  # What is drawn waits this long for the rest of its round.
 BURST = 1  # Messages a socket may get ahead of its pace: the cheap regions of a round, then the costly ones.
-
-
-@dataclass(slots=True)
-class Counts:
-    """What the hub did since it started."""
-
-    drawn: int = 0
-    unchanged: int = 0
-    failed: int = 0
-    sent: int = 0  # frames handed to sockets
-    messages: int = 0  # what they left in
-    encoded: int = 0  # messages put together; sockets share them
-    heard: int = 0
-    gaps: int = 0
-    layer_errors: int = 0
-    skipped: int = 0  # frames that a slow socket never got, since a newer one came
-    dropped: int = 0
-    refused: int = 0
 
 
 class Hub:
@@ -74,12 +47,11 @@ class Hub:
         self._topics: dict[str, set[Live]] = {}
         self._sockets: dict[Outbox, list[Live]] = {}
         self._unsent: set[Outbox] = set()  # something waits in them for its turn
-        self._heard: OrderedDict[str, int] = OrderedDict()  # the last message's number, by origin
         self._runners: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
         self._told = False  # since the last look for what is to be drawn
-        self._listening = asyncio.Event()
         self._drawers = Drawers()
+        self._listener = Listener(self.counts, self.changed, self._topics.keys)
         self._drawing = False  # whether some region is with them
         self._gathered_at = 0.0  # when the first draw of the round came back; 0: none has
         self._spent = self._late = 0.0  # of the running second: seconds drawn, longest wait for a thread
@@ -103,7 +75,7 @@ class Hub:
     async def join(self, outbox: Outbox) -> None:
         """From here on the socket hears of every change; then it gets each region as it is now."""
         self._start()
-        await self._listening.wait()
+        await self._listener.listening.wait()
         lives = self._sockets[outbox] = [
             self._live(region, outbox.page) for region in self._regions(outbox.page)
         ]
@@ -177,7 +149,7 @@ class Hub:
         self._drawers.stop()
         for live in self._lives.values():
             live.dirty, live.doubtful, live.drawing = True, False, False
-        self._listening.clear()
+        self._listener.listening.clear()
 
     # The runners
 
@@ -186,64 +158,8 @@ class Hub:
             return
         for runner in self._runners:
             runner.cancel()
-        stories: list[Coroutine[Any, Any, None]] = [self._listen(), self._draw(), self._tick()]
+        stories: list[Coroutine[Any, Any, None]] = [self._listener.listen(), self._draw(), self._tick()]
         self._runners = [asyncio.create_task(story) for story in stories]
-
-    async def _listen(self) -> None:
-        """The process's one subscription."""
-        layer = get_channel_layer()
-        assert layer is not None, "CHANNEL_LAYERS names no default layer"
-        while True:
-            try:
-                channel = await layer.new_channel()
-                await layer.group_add(GROUP, channel)
-                # What was said while nobody listened is made up for by drawing everything once.
-                self.changed(list(self._topics))
-                self._listening.set()
-                await self._receive(layer, channel)
-            except Exception as problem:  # noqa: BLE001 - the layer is a network service; the loop must go on
-                self.counts.layer_errors += 1
-                log.warning("The channel layer failed; listening again soon.", problem=repr(problem))
-                # Sockets need not wait for the layer: they get what is in the database.
-                self._listening.set()
-                await asyncio.sleep(LAYER_RETRY)
-
-    async def _receive(self, layer: Any, channel: str) -> None:
-        """What comes; after long silence the subscription is made sure of, and pages are drawn anew.
-
-        The receiving itself is never cut short: a layer over pub/sub takes that for the end of the channel.
-        """
-        receiving = asyncio.create_task(layer.receive(channel))
-        joined = time.monotonic()
-        try:
-            while True:
-                await asyncio.wait({receiving}, timeout=SILENCE if self._heard else REJOIN)
-                if receiving.done():
-                    self._hear(receiving.result())
-                    receiving = asyncio.create_task(layer.receive(channel))
-                elif self._heard:
-                    # The engine tells something each second: it is gone, or the layer is, without a word.
-                    self.changed(list(self._topics))
-                if time.monotonic() - joined > REJOIN:
-                    joined = time.monotonic()
-                    await layer.group_add(GROUP, channel)
-        finally:
-            receiving.cancel()
-
-    def _hear(self, message: Mapping[str, Any]) -> None:
-        """Marks what the message names; after a gap in its origin's numbers, everything."""
-        self.counts.heard += 1
-        origin, number = str(message.get("origin", "")), int(message.get("seq", 0))
-        # The first message of another process that is new is number 1; else some were lost before.
-        before = self._heard.pop(origin, 0 if self._heard else number - 1)
-        self._heard[origin] = number
-        if len(self._heard) > ORIGINS:
-            self._heard.popitem(last=False)
-        topics = set(message.get("topics", ()))
-        if number > before + 1:
-            self.counts.gaps += 1
-            topics |= set(self._topics)
-        self.changed(topics)
 
     async def _tick(self) -> None:
         while True:

@@ -15,12 +15,13 @@ import pytest
 from channels.layers import InMemoryChannelLayer
 
 from dashboard import hub as hubs
+from dashboard import listening, pace, rights
 from dashboard import outbox as outboxes
-from dashboard import pace, rights
 from dashboard.fragments import Page, Region
-from dashboard.hub import GROUP, Hub
+from dashboard.hub import Hub
 from dashboard.outbox import Beat, Frame, Message, Outbox
 from monitor import publish
+from monitor.publish import GROUP
 
 HERE = Page("here")
 THERE = Page("there")
@@ -67,7 +68,7 @@ class Board:
 @pytest.fixture
 def layer(monkeypatch: pytest.MonkeyPatch) -> InMemoryChannelLayer:
     layer = InMemoryChannelLayer()
-    monkeypatch.setattr(hubs, "get_channel_layer", lambda: layer)
+    monkeypatch.setattr(listening, "get_channel_layer", lambda: layer)
     return layer
 
 
@@ -639,7 +640,7 @@ def test_an_engine_that_falls_silent_does_not_stop_the_pages(
     layer: InMemoryChannelLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A layer over pub/sub that lost its Redis says nothing at all; the database may be all right."""
-    monkeypatch.setattr("dashboard.hub.SILENCE", 0.1)
+    monkeypatch.setattr("dashboard.listening.SILENCE", 0.1)
 
     async def story() -> None:
         board = Board()
@@ -657,7 +658,7 @@ def test_an_engine_that_falls_silent_does_not_stop_the_pages(
 
 def test_receiving_is_never_cut_short(layer: InMemoryChannelLayer, monkeypatch: pytest.MonkeyPatch) -> None:
     """To ``channels_redis.pubsub`` a receive that is cancelled is the end of its channel."""
-    monkeypatch.setattr("dashboard.hub.REJOIN", 0.05)
+    monkeypatch.setattr("dashboard.listening.REJOIN", 0.05)
     receives: list[str] = []
     joins: list[str] = []
     receive, group_add = layer.receive, layer.group_add
@@ -696,8 +697,8 @@ def test_a_channel_layer_that_fails_is_joined_again_and_what_was_missed_is_drawn
             return await super().receive(channel)
 
     flaky = Flaky()
-    monkeypatch.setattr(hubs, "get_channel_layer", lambda: flaky)
-    monkeypatch.setattr(hubs, "LAYER_RETRY", 0.01)
+    monkeypatch.setattr(listening, "get_channel_layer", lambda: flaky)
+    monkeypatch.setattr(listening, "LAYER_RETRY", 0.01)
 
     async def story() -> None:
         board = Board()
@@ -717,7 +718,7 @@ def test_a_channel_layer_that_fails_is_joined_again_and_what_was_missed_is_drawn
 def test_a_member_that_the_layer_forgot_joins_again(
     layer: InMemoryChannelLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hubs, "REJOIN", 0.05)
+    monkeypatch.setattr(listening, "REJOIN", 0.05)
 
     async def story() -> None:
         board = Board()

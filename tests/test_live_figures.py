@@ -17,6 +17,7 @@ from dashboard.queries import live
 def no_other_hub() -> None:
     gc.collect()
     hub._HUBS.clear()
+    fragments.load()
 
 
 def drawn() -> str:
