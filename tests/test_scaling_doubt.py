@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,39 @@ def test_nothing_is_counted_twice_when_the_answer_to_a_commit_is_lost() -> None:
     store = Broken()
     store.after = True
     assert counted(store) == 2
+
+
+def test_a_write_that_is_under_way_at_the_end_is_not_written_again() -> None:
+    """The engine's parts are cancelled before its last write; a thread that writes goes on."""
+
+    class Slow(Store):
+        def __init__(self) -> None:
+            super().__init__()
+            self.begun, self.go = threading.Event(), threading.Event()
+
+        def write(self, *values: Any) -> None:
+            self.begun.set()
+            assert self.go.wait(30)
+            super().write(*values)
+
+    store = Slow()
+
+    async def story() -> None:
+        backlog = Backlog()
+        writer = Writer(store, backlog, DEFAULT)
+        backlog.add([Delta(Rollup(width=60, by="all", key="", start=AT, started=1))])
+        flushing = asyncio.create_task(writer.flush(AT))
+        await asyncio.to_thread(store.begun.wait, 30)
+        flushing.cancel()
+        await asyncio.sleep(0)
+        store.go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await flushing
+        await writer.flush(AT)
+        await writer.close()
+
+    asyncio.run(story())
+    assert sum(models.Rollup.objects.values_list("started", flat=True)) == 1
 
 
 def test_nothing_is_lost_when_the_commit_did_not_happen() -> None:

@@ -44,7 +44,9 @@ class Writer:
         try:
             if self.store.doubtful:
                 batch = self.backlog.take(BATCH)  # as it was tried
-                if await self._call(self.store.was_written):
+                committed = await self._call(self.store.was_written)
+                log.info("a write that nobody answered was looked up", committed=committed)
+                if committed:
                     self.backlog.done()
                     written += batch
                 else:
@@ -53,8 +55,15 @@ class Writer:
             self._failed("was written", error)
             return []
         while batch := self.backlog.take(BATCH):
+            writing = asyncio.ensure_future(self._call(self.store.write, batch, now))
             try:
-                await self._call(self.store.write, batch, now)
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                # The thread goes on all the same: what it writes must not be written again.
+                await asyncio.wait({writing})
+                if writing.exception() is None:
+                    self.backlog.done()
+                raise
             except Exception as error:  # noqa: BLE001 - the edge: whatever the fault, the batch is kept
                 if not self.store.doubtful:
                     self.backlog.put_back()
