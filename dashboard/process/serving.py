@@ -27,9 +27,9 @@ def check() -> None:
 
 
 class Web:
-    """Serves until a signal comes. ``exit_code`` is for the command to end with.
+    """Serves until a signal comes, or until ``refusal`` or ``failure`` says why not.
 
-    ``begin`` is called on a thread once it listens, ``failure`` each second (a sentence ends the server), and
+    ``begin`` is called on a thread once it listens, ``failed`` each second (a sentence ends the server), and
     ``end`` on a thread before it goes.
     """
 
@@ -38,12 +38,12 @@ class Web:
         say: Callable[[str], None],
         *,
         begin: Callable[[], None] = lambda: None,
-        failure: Callable[[], str] = lambda: "",
+        failed: Callable[[], str] = lambda: "",
         end: Callable[[], Any] = lambda: None,
     ) -> None:
-        self.exit_code = 0
-        self.error = ""
-        self._say, self._begin, self._failure, self._end = say, begin, failure, end
+        self.refusal = ""  # why it could not begin
+        self.failure = ""
+        self._say, self._begin, self._failed, self._end = say, begin, failed, end
 
     def serve(self) -> None:
         """Blocks; in the main thread. The database must be ready."""
@@ -75,11 +75,11 @@ class Web:
             self._say_where()
 
         def watch() -> None:
-            if self._beginning.done() and not self._beginning.cancelled() and self._beginning.exception():
-                self.error = str(self._beginning.exception())
-            self.error = self.error or self._failure()
-            if self.error:
-                self.exit_code = 1
+            begun = self._beginning
+            if begun.done() and not begun.cancelled() and begun.exception():
+                self.refusal = str(begun.exception())
+            self.failure = self._failed()
+            if self.refusal or self.failure:
                 self._server.stop()
 
         def started() -> None:

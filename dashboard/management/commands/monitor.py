@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
 from dashboard import process
 from dashboard.process import database, notify
@@ -44,7 +45,8 @@ class Command(BaseCommand):
         monitor.stop()
         broker.close()
         if failure:
-            raise CommandError(f"The engine has ended: {failure}", returncode=1)
+            self.stderr.write(f"The engine has ended: {failure}")
+            sys.exit(1)
 
     def _watch(self, monitor: Monitor, stopping: threading.Event) -> None:
         recovered = 0.0

@@ -29,14 +29,15 @@ class Command(BaseCommand):
         database.prepare()
         self.monitor = Monitor(broker, lambda text: self._say(text) if not process.is_alone() else None)
         web = serving.Web(
-            self._say, begin=self._begin, failure=lambda: self.monitor.failure, end=self.monitor.stop
+            self._say, begin=self._begin, failed=lambda: self.monitor.failure, end=self.monitor.stop
         )
         web.serve()
         broker.close()
-        if web.error:
-            raise CommandError(f"The engine has ended: {web.error}", returncode=web.exit_code)
-        if web.exit_code:
-            sys.exit(web.exit_code)
+        if web.refusal:
+            raise CommandError(web.refusal)
+        if web.failure:
+            self.stderr.write(f"The engine has ended: {web.failure}")
+            sys.exit(1)
 
     def _begin(self) -> None:
         """Watches. Alone, it must lead: two such processes would not hear of each other's changes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -26,9 +25,8 @@ class Command(BaseCommand):
         web = serving.Web(self._say)
         web.serve()
         broker.close()
-        if web.error:
-            raise CommandError(web.error, returncode=web.exit_code)
-        sys.exit(web.exit_code)
+        if web.refusal:
+            raise CommandError(web.refusal)
 
     def _say(self, text: str) -> None:
         self.stdout.write(text)
