@@ -5,6 +5,7 @@ At the end every task is as the generator's ledger has it, and every browser sho
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.live
 
 RATE = 400.0  # events a second
 TAKEN_OVER = 5.0  # seconds
+ROUNDS = 40  # of the long test
 
 
 @dataclass
@@ -217,8 +219,7 @@ def test_whatever_is_killed_every_task_is_right_and_every_browser_catches_up(sit
         frozen.thaw()
         frozen.says("it listens", before)
         # It has to have heard what the other may not have read yet, on a machine as busy as this.
-        since = time.monotonic()
-        wait_until(lambda: time.monotonic() - since > 4, 10)
+        _wait(4.0)
         # The leader, asked to stop
         _, epoch = site.lease()
         stopped = site.leader()
@@ -248,6 +249,58 @@ def test_whatever_is_killed_every_task_is_right_and_every_browser_catches_up(sit
         assert set().union(*(browser.compressed for browser in browsers)) == {site.webs[2].port}
     gaps = site.ask("SELECT started_at, ended_at, reason FROM monitor_gap")
     assert all(ended is not None and ended - started < TAKEN_OVER for started, ended, _ in gaps), gaps
+
+
+@pytest.mark.soak
+def test_for_minutes_whatever_is_killed_in_whatever_order(site: Site) -> None:
+    rng = random.Random(3)
+    assert site.database is not None
+    with ExitStack() as stack:
+        load = stack.enter_context(Load(site.broker.url, site.folder / "load", Plan(rate=RATE, workers=8)))
+        load.go()
+        for _ in range(ROUNDS):
+            site.goes_on()
+            what = rng.choice(("kill", "freeze", "stop", "web", "channels", "database"))
+            _, epoch = site.lease()
+            if what in ("kill", "freeze", "stop"):
+                leader, other = site.leader(), site.other()
+                other.says("it listens")
+                _wait(5.0)
+            if what == "kill":
+                leader.kill()
+                site.replaced(epoch)
+                leader.start()
+            elif what == "freeze":
+                leader.freeze()
+                site.replaced(epoch)
+                # Started anew, so that its log tells of this time of standing by.
+                leader.thaw()
+                leader.end()
+                leader.start()
+            elif what == "stop":
+                leader.end()
+                site.replaced(epoch)
+                leader.start()
+            elif what == "web":
+                web = rng.choice(site.webs)
+                web.kill()
+                web.start()
+                web.answers()
+            elif what == "channels":
+                site.channels.kill()
+                site.channels.start()
+            else:
+                site.database.kill()
+                site.database.start()
+        site.goes_on()
+        ledger = load.stop()
+        site.settled(ledger)
+        assert _counted(site, ledger) == {}
+
+
+def _wait(seconds: float) -> None:
+    since = time.monotonic()
+    wait_until(lambda: time.monotonic() - since > seconds, seconds + 1)
 
 
 def _caught_up(browser: Browser, person: Person) -> bool:
