@@ -19,7 +19,7 @@ ANY_TASK = "task:*"
 TASKS, WORKERS, FEED, RATES, CONTROLS = "tasks", "workers", "feed", "rates", "controls"
 
 
-class Delta(msgspec.Struct, frozen=True):
+class Delta(msgspec.Struct, frozen=True, gc=False):
     """One changed record; Rollup and TaskType counts are increments to add, all others are whole."""
 
     record: Record

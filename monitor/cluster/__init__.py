@@ -79,13 +79,26 @@ class Cluster:
         count = self._accounting
         for_tasks: Sequence[Any] = events  # all but heartbeats
         heartbeats = repeated = 0
+        hostname, pid, losses = "", -1, None
         for event in events:
             if isinstance(event, TaskEvent):
                 kind = event.kind
-                if kind != "sent":
+                if kind == "sent":
+                    continue
+                # Nearly all events of a message come from one process, of which all is known.
+                if event.hostname != hostname or event.pid != pid:
+                    hostname, pid = event.hostname, event.pid
+                    losses = workers.plain(hostname, pid, now)
+                if losses is None or kind not in TASK_KINDS:
                     workers.task_event(event, kind, now, kind in TASK_KINDS)
+                    losses = workers.plain(hostname, pid, now)
+                elif kind == "started":
+                    losses.starts.append(event)
+                else:
+                    losses.spoke = True
             else:
                 heartbeats += 1
+                hostname = ""
                 if not workers.heartbeat(event, now):
                     repeated += 1
         if heartbeats:
@@ -232,12 +245,13 @@ class Cluster:
         """Whether ``drain``, told to stop early, is to be called again."""
         return self.tasks.undrained
 
-    def drain(self, now: float, most: int | None = None) -> list[Delta]:
+    def drain(self, now: float, most: int | None = None, *, hold: bool = False) -> list[Delta]:
         """Every change since the last drain, as whole records and as increments.
 
-        ``most`` is how many tasks to look at in this call, so that others have their turn.
+        ``most`` is how many tasks to look at in this call, so that others have their turn. ``hold``: what
+        only began since the last drain may wait for the next.
         """
-        deltas = [Delta(row) for row in self.tasks.drain(now, self._tally, most)]
+        deltas = [Delta(row) for row in self.tasks.drain(now, self._tally, most, hold)]
         self._take_duplicates()
         if self.tasks.undrained:
             return deltas

@@ -23,7 +23,7 @@ from monitor.cluster.reading import (
     rank_of,
 )
 from monitor.cluster.tally import Tally
-from monitor.events import TEXT_LIMIT, UUID_LIMIT, Received, Sent, TaskEvent, clean
+from monitor.events import TEXT_LIMIT, UUID_LIMIT, Received, Sent, Started, TaskEvent, clean
 from monitor.records import (
     ENDED,
     PENDING,
@@ -42,6 +42,7 @@ from monitor.redact import Redactor
 Key = tuple[str, str, int, int, float]
 Told = tuple[str, int, float]  # hostname, pid, when it was asked
 
+_BEGINS = frozenset({Sent, Received, Started})
 ENDED_KNOWN = 20_000  # tasks that ended and left memory, whose uuids are still known
 
 
@@ -94,6 +95,8 @@ class Tasks:
         self._batch: dict[str, list[TaskEvent]] = {}  # taken over, not yet drained
         self._left: dict[str, list[TaskEvent]] = {}  # of those, what has to wait for the next tick
         self._more = False
+        self._held: set[str] = set()  # left for once, at the last drain
+        self._holding: list[str] = []  # at this one
         self._cold: set[str] = set()
         self._asking: set[str] = set()  # whose rows are being looked for
         self._asked: set[str] = set()  # who is complete, or new
@@ -201,14 +204,18 @@ class Tasks:
         """Whether ``drain`` left some of its work, as it may be told to."""
         return self._more
 
-    def drain(self, now: float, tally: Tally, most: int | None = None) -> list[TaskRecord]:
+    def drain(
+        self, now: float, tally: Tally, most: int | None = None, hold: bool = False
+    ) -> list[TaskRecord]:
         """The row of every changed task that is not waiting to be read back; what is new in it is counted.
 
-        ``most`` is how many tasks to look at; the next calls go on (while ``undrained``).
+        ``most`` is how many tasks to look at; the next calls go on (while ``undrained``). With ``hold`` tasks
+        that did not end are left for the next time once: most end soon, and are then written once.
         """
         rows: list[TaskRecord] = []
         asked, cold, left, batch = self._asked, self._cold, self._left, self._batch
         redactor, live, plain = self._redactor, self.live, tally.plain
+        held: list[str] = self._holding
         looked = 0
         while batch:
             if looked == most:
@@ -219,6 +226,10 @@ class Tasks:
             task = live.get(uuid)
             if uuid in cold or (task is None and uuid not in asked):
                 left[uuid] = events
+                continue
+            if hold and uuid not in self._held and events[-1].__class__ in _BEGINS:
+                left[uuid] = events
+                held.append(uuid)
                 continue
             self.waiting -= len(events)
             if task is None:
@@ -245,6 +256,7 @@ class Tasks:
                     continue
             self._file(task, events, now)
         self._batch, self._left = left, {}
+        self._held, self._holding = set(held), []
         self._more, self._asked = False, set()
         for uuid in [uuid for uuid in self.dirty if uuid not in cold]:
             del self.dirty[uuid]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from monitor.cluster.limits import Limits
-from monitor.cluster.losses import nameless
+from monitor.cluster.losses import Losses, nameless
 from monitor.cluster.processes import (
     FREQ,
     GOODBYE_GRACE,
@@ -67,6 +67,12 @@ class Workers:
         process.plain_until = 0.0
         self._account(worker)
         return True
+
+    def plain(self, hostname: str, pid: int, now: float) -> Losses | None:
+        """The account of a process of which a task event says nothing new, but that it came; else None."""
+        worker = self.known.get(hostname)
+        process = worker.processes.get(pid) if worker is not None else None
+        return process.losses if process is not None and now < process.plain_until else None
 
     def task_event(self, event: TaskEvent, kind: str, now: float, is_standard: bool) -> None:
         """A new task event: its sender is alive, unless it has said goodbye."""

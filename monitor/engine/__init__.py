@@ -87,6 +87,7 @@ class Engine:
         self._stirred = asyncio.Event()  # something came since the last tick
         self._backlog = Backlog(options.backlog_limit)
         self._started_at = 0.0
+        self._hold = False  # what only began waits a tick for its end
         self._ticked = (0.0, 0)  # monotonic time and events received at the last tick
         self._fed_at = 0.0
         self._fed_state: object = None
@@ -270,23 +271,27 @@ class Engine:
             await asyncio.sleep(max(0.0, every - GATHER - (time.monotonic() - began)))
 
     def _next_tick(self) -> float:
-        """Seconds until the next: the more comes the longer, as a task that ends within a tick is written once."""
+        """Seconds until the next; longer the more comes: a task that ends within a tick is written once."""
         now, received = time.monotonic(), self.cluster.accounting.received
         rate = (received - self._ticked[1]) / max(now - self._ticked[0], TICK)
         self._ticked = (now, received)
         if self._shedding.look(self.cluster.waiting) >= LONG:
-            return LONG_EVERY
-        return min(max(TICK, TICK * rate / BUSY), LONG_EVERY)
+            every = LONG_EVERY
+        else:
+            every = min(max(TICK, TICK * rate / BUSY), LONG_EVERY)
+        self._hold = every > 2 * TICK
+        return every
 
     async def _tick(self) -> None:
         """Whatever changed since the last tick: completed from history, committed, and only then told."""
         now = self.options.clock()
         self.cluster.tick(now)
         await self._warm()
-        self._backlog.add(self.cluster.drain(now, HELPING))
+        hold = self._hold and not self._stopping.is_set()
+        self._backlog.add(self.cluster.drain(now, HELPING, hold=hold))
         while self.cluster.undrained:
             await asyncio.sleep(0)  # reading goes on
-            self._backlog.add(self.cluster.drain(now, HELPING))
+            self._backlog.add(self.cluster.drain(now, HELPING, hold=hold))
         self._feed(now)
         failing = bool(self._writer.error)
         written = await self._writer.flush(now)
