@@ -249,7 +249,8 @@ def _new(command: Command, actor: Actor) -> ControlRecord:
 
 def _record_refusal(command: Command, actor: Actor, message: str) -> None:
     record = _new(command, actor)
-    record.effect, record.evidence, record.completed_at = Effect.REFUSED, message, record.at
+    record.effect, record.evidence = Effect.REFUSED, _clean(message, 2_000)
+    record.completed_at = record.at
     try:
         record.save(force_insert=True)
     except DatabaseError:
