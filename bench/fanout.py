@@ -172,7 +172,7 @@ class _Reader:
                 )
             if kind == TEXT:
                 self.messages += 1
-                # {"seq":12,"after":11,"now":1790000000.123,…
+                # {"seq":12,"after":11,"now":1790000000.123,… unless it is compressed
                 stamp = bytes(self._buffer[start : start + 80]).partition(b'"now":')[2].partition(b",")[0]
                 if stamp:
                     delays.append(time.time() - float(stamp))

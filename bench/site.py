@@ -95,7 +95,10 @@ def signed_in(env: dict[str, str], people: int) -> list[str]:
 
 
 def live_socket(url: str, cookie: str, path: str, query: str = "") -> socket.socket:
-    """A live socket whose handshake is done; what follows are frames. Raises RuntimeError when refused."""
+    """A live socket whose handshake is done; what follows are frames. Raises RuntimeError when refused.
+
+    It takes compressed messages, as browsers do, from a server that makes them.
+    """
     host = url.removeprefix("http://")
     name, _, port = host.partition(":")
     made = socket.create_connection((name, int(port)), timeout=30)
@@ -108,6 +111,7 @@ def live_socket(url: str, cookie: str, path: str, query: str = "") -> socket.soc
         f"Sec-WebSocket-Key: {key}",
         "Sec-WebSocket-Version: 13",
         f"Origin: {url}",
+        "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
         f"Cookie: {cookie}",
     ]
     made.sendall("\r\n".join([*lines, "", ""]).encode())
