@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.report import ROOT, Options, Row, machine, say, table
+from bench.report import ROOT, Options, Row, end_cleanly, machine, say, table
 
 # In the order of section 2: what it measures, for the note.
 PARTS = {
@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [name for name in given.only.split(",") if name]
     if unknown := set(names) - set(PARTS):
         parser.error(f"Not known: {', '.join(sorted(unknown))}. There are: {', '.join(PARTS)}.")
+    end_cleanly()
     failed: set[str] = set()
     if not given.write or given.only != parser.get_default("only"):
         failed = _run(names, given.quick, given.folder, given.seed)

@@ -244,7 +244,10 @@ def _by_credit(stream: Stream, publisher: Publisher, stopping: list[int]) -> Non
     credit, text = 0, b""
     while not stream.done and not stopping:
         with suppress(BlockingIOError):
-            text += os.read(0, 4096)
+            given = os.read(0, 4096)
+            if not given:
+                break  # who gave the credit is gone
+            text += given
         *whole, text = text.split(b"\n")
         credit = max([credit, *(int(line) for line in whole if line.isdigit())])
         if stream.events >= credit:
