@@ -170,3 +170,15 @@ def test_a_row_offers_what_can_be_asked_for_it_and_a_viewer_nothing(client: Clie
     assert 'href="/tasks/terminate/?uuid=runs"' in html and html.count('class="rowact"') == 2
     client.force_login(access.create_user("vito", "viewer", "correct horse 9"))
     assert "rowact" not in client.get("/tasks/").content.decode()
+
+
+def test_a_row_drawn_before_is_drawn_anew_when_its_task_changes(viewer: Client) -> None:
+    one = task("again", "RECEIVED", at=time.time() - 90)
+    first = fragments.named("task-list").draw(Page("tasks", role="operator"))
+    assert fragments.named("task-list").draw(Page("tasks", role="operator")).count("Reserved") == 1
+    assert "1 min ago" in first.replace("\u00a0", " ") and "Revoke" in first
+    # Nobody's buttons are another role's.
+    assert "Revoke" not in fragments.named("task-list").draw(Page("tasks", role="viewer"))
+    Task.objects.filter(pk=one.pk).update(state="FAILURE", seen_at=time.time() - 5, result="late")
+    after = fragments.named("task-list").draw(Page("tasks", role="operator"))
+    assert "Failed" in after and "Reserved" not in after and "Revoke" not in after

@@ -29,6 +29,7 @@ register = template.Library()
 
 COLUMNS = 11
 LATE = 60.0  # seconds of waiting from which it is marked
+KEPT = 2_000  # rows drawn before, at some 2 kB each
 
 
 @register.simple_tag
@@ -47,32 +48,56 @@ def task_rows(
 
 
 def _row(row: Row, mute: bool, prefix: str, now: float) -> SafeString:
+    """What stands before and after its age is the same as long as the task is."""
+    task = row.task
+    # All that is shown, but of those that run and those that wait for their time.
+    key = (
+        *(task.uuid, task.name, task.state, task.worker, task.queue, task.wait, row.text, row.ran, row.tries),
+        *(row.usual, mute, prefix),
+    )
+    parts = _drawn.get(key)
+    if parts is None:
+        parts = _parts(row, mute, prefix, now)
+        if not row.running and task.eta is None:
+            if len(_drawn) >= KEPT:
+                _drawn.clear()
+            _drawn[key] = parts
+    return format_html("{}{}{}", parts[0], umbel.when(task.seen_at), parts[1])
+
+
+_drawn: dict[object, tuple[SafeString, SafeString]] = {}
+
+
+def _parts(row: Row, mute: bool, prefix: str, now: float) -> tuple[SafeString, SafeString]:
     task = row.task
     uuid = plain(task.uuid)
     ids = {"uuid": uuid, "short": uuid[:8]}
-    late = bool(task.wait and task.wait > LATE)
     scheduled = task.eta if task.eta is not None and task.eta > now else None
-    return format_html(
-        _layout("tasks/_row.html", prefix),
-        **ids,
-        domid=domid(task.uuid),
-        label=plain(task.name),
-        state=_state(task.state, scheduled, row.pace),
-        href=_address(task.uuid, prefix),
-        name=_name(task.name),
-        args=plain(row.text),
-        queue=_queue(task.queue),
-        worker=plain(task.worker or UNKNOWN),
-        waited=_LATE if late else _NOTHING,
-        wait=_duration(task.wait),
-        ran=_duration(row.ran),
-        norm=umbel.norm(row.usual, row.ran, row.running),
-        tried=_DIM if row.tries == 1 else _NOTHING,
-        tries=row.tries,
-        when=umbel.when(task.seen_at),
-        action=_NOTHING
-        if mute or not row.action
-        else format_html(_layout(_ACTIONS[row.action], prefix), **ids, query=quote(task.uuid, safe="")),
+    before, _, after = _layout("tasks/_row.html", prefix).partition("{when}")
+    action = _NOTHING
+    if row.action and not mute:
+        layout = _layout(_ACTIONS[row.action], prefix)
+        action = format_html(layout, **ids, query=quote(task.uuid, safe=""))
+    return (
+        format_html(
+            before,
+            **ids,
+            domid=domid(task.uuid),
+            label=plain(task.name),
+            state=_state(task.state, scheduled, row.pace),
+            href=_address(task.uuid, prefix),
+            name=_name(task.name),
+            args=plain(row.text),
+            queue=_queue(task.queue),
+            worker=plain(task.worker or UNKNOWN),
+            waited=_LATE if task.wait and task.wait > LATE else _NOTHING,
+            wait=_duration(task.wait),
+            ran=_duration(row.ran),
+            norm=umbel.norm(row.usual, row.ran, row.running),
+            tried=_DIM if row.tries == 1 else _NOTHING,
+            tries=row.tries,
+        ),
+        format_html(after, action=action),
     )
 
 
