@@ -28,7 +28,7 @@ NAMES = [
     "日本語.仕事",
     "a b\tc",
 ]
-PLAIN_PAGES = ("overview", "tasks", "workers", "audit", "feed", "search", "users", "user-add")
+PLAIN_PAGES = ("overview", "tasks", "workers", "audit", "feed", "search", "users", "user-add", "settings")
 NOW = 1_773_325_924.0
 
 
