@@ -186,7 +186,9 @@ class Losses:
         (c1, p1), (c2, p2) = begin, end
         answers = sorted(((clock, totals) for clock, totals in self._told if clock < c2), key=lambda a: a[0])
         self._told = [answer for answer in self._told if answer[0] >= c2]
-        if self._base is None and not answers:
+        if not answers:
+            if self._base is not None:
+                self._names.update(map(name_of, within.values()))
             return False
         clocks = sorted(within)
         at = 0
