@@ -24,6 +24,7 @@ MOST = 50_000  # messages
 APART = 0.25
 # What was heard so long before the former leader's last word is said again: it may have been behind.
 MARGIN = 8.0  # seconds
+LATE = 4.0  # seconds that a standby goes on listening beside the source that follows it
 
 log = structlog.get_logger(__name__)
 
@@ -110,10 +111,18 @@ class Handover:
             on_state(connected, *more)
             if connected and not self._ended:
                 self._ended = True
-                # Both listen now: nothing falls between.
-                for item in self._standby.messages(self._since()):
-                    on_message(*item)
-                threading.Thread(target=self._standby.stop, name="umbel-standby-end", daemon=True).start()
+                # Both listen now: nothing falls between. On a busy machine the standby may not have read all
+                # that was said before the other listened: what it reads late follows.
+                say(self._since())
+                asyncio.get_running_loop().call_later(LATE, last, self._standby.clock())
+
+        def say(since: float) -> None:
+            for item in self._standby.messages(since):
+                on_message(*item)
+
+        def last(since: float) -> None:
+            say(since)
+            threading.Thread(target=self._standby.stop, name="umbel-standby-end", daemon=True).start()
 
         await self._inner.run(on_message, state)
 
