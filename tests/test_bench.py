@@ -196,6 +196,18 @@ class TestLoad:
         assert truth.events > 100
         assert {"RECEIVED", "SUCCESS"} <= {line[1] for line in truth.tasks}
 
+    def test_by_credit_it_publishes_what_it_may_and_no_more(
+        self, valkey: valkey_server.Server, tmp_path: Path
+    ) -> None:
+        before = _published(valkey.url)
+        with load.Load(valkey.url, tmp_path, Plan(tasks=10_000, rate=5_000), credit=True) as going:
+            going.go()
+            going.allow(600)
+            report.until(lambda: _published(valkey.url) > before + 250, 30, "what it may")
+            truth = going.stop()
+        # A helping is of four bins: 200 events.
+        assert 250 <= truth.events <= 900
+
 
 class TestTable:
     def test_a_row_says_the_bound_the_figures_and_whether_it_is_met(self) -> None:
