@@ -17,7 +17,7 @@ from dashboard.queries import newest, shared, text
 from dashboard.queries.newest import Found, Place, wanted
 from dashboard.queries.usual import Usual, all_usual
 from dashboard.templatetags.words import clock
-from monitor.models import Task, TaskType, Worker
+from monitor.models import NOT_ROOT, Task, TaskType, Worker
 from monitor.records import STARTED, STATES, WAITING
 
 ROWS = 50
@@ -194,7 +194,7 @@ def row_of(task: Task, now: float) -> Row:
 def mentions(uuid: str) -> int:
     """How many tasks name this one as their parent or root, though it was not seen itself."""
     children = Task.objects.filter(parent_id=uuid).values("pk")[:ROWS].count()
-    return children or Task.objects.filter(root_id=uuid).values("pk")[:ROWS].count()
+    return children or Task.objects.filter(NOT_ROOT, root_id=uuid).values("pk")[:ROWS].count()
 
 
 def _named(pattern: str) -> Q:

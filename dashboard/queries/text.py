@@ -21,7 +21,7 @@ from dashboard.queries.newest import KEYS, TABLE, Found, Param, Place, Wanted, b
 from monitor.store import search
 from monitor.store.search import INDEX, SECOND, Mark
 
-UNINDEXED = 20_000  # newest rows that are looked through without an index
+UNINDEXED = 10_000  # newest rows that are looked through without an index
 IDS = 1_000  # tasks that a beginning of an id may stand for
 SHORTEST_START = 4  # letters of a word before its *
 PARTS = (16, 4, 1)  # the newest sixteenth of the index first, then a quarter, then all of it
@@ -144,8 +144,11 @@ def _like(parts: Sequence[str], prefix: str = "") -> tuple[str, list[Param]]:
     for part in dict.fromkeys(parts):
         # SQLite folds the case of ASCII alone.
         forms = [part] if part.isascii() else list(dict.fromkeys([part, part.upper(), part.title()]))
-        terms.append(" OR ".join(f"({search.text_of(prefix)}) {like} %s ESCAPE '\\'" for _ in forms))
-        params += ["%" + _WILD.sub(r"\\\1", form) + "%" for form in forms]
+        # Column by column: a text of them all would have to be made for every row.
+        terms.append(
+            " OR ".join(f"{prefix}{c} {like} %s ESCAPE '\\'" for c in reversed(search.TEXTS) for _ in forms)
+        )
+        params += ["%" + _WILD.sub(r"\\\1", form) + "%" for _ in search.TEXTS for form in forms]
     return " AND ".join(f"({term})" for term in terms), params
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from django.db.models import Q
 
 from dashboard.queries.tasks import Row, row_of
-from monitor.models import Task
+from monitor.models import NOT_ROOT, Task
 
 MOST_KIN = 200
 
@@ -39,8 +39,14 @@ def workflow(uuid: str, now: float) -> Flow | None:
     if task is None:
         return None
     root = task.root_id or task.parent_id or task.uuid
-    related = Q(root_id=root) | Q(uuid=root) | Q(parent_id=uuid) | Q(uuid=uuid)
-    kin = list(Task.objects.filter(related).order_by("first_seen_at", "id").distinct()[: MOST_KIN + 1])
+    # Each by its own index; the one of roots leaves out who is its own.
+    related = (Q(uuid__in=(root, uuid)), Q(parent_id=uuid), NOT_ROOT & Q(root_id=root))
+    found = {
+        one.pk: one
+        for some in related
+        for one in Task.objects.filter(some).order_by("first_seen_at", "id")[: MOST_KIN + 1]
+    }
+    kin = sorted(found.values(), key=lambda one: (one.first_seen_at, one.pk))
     shown = {one.uuid: one for one in kin[:MOST_KIN]} | {task.uuid: task}
     children: dict[str, list[Task]] = {}
     for one in shown.values():
