@@ -33,13 +33,12 @@ class Pairs:
         key = self._key(worker, name, at)
         held = self._waiting.get(key)
         if held is None:
-            # The histogram is the caller's: it goes on counting into it.
-            self._waiting[key] = Rollup(0, BY, key, 0, *counts, runtime=dict(runtime))  # type: ignore[arg-type]
-            return
+            held = self._waiting[key] = Rollup(0, BY, key, 0)
         for column, count in zip(_COUNTS, counts, strict=True):
             if count:
                 setattr(held, column, getattr(held, column) + count)
         if runtime:
+            # A new one: the caller goes on counting into its own.
             held.runtime = rates.merge(held.runtime, runtime)
 
     def drain(self, at: float, *, all_of_it: bool = False) -> list[Rollup]:
