@@ -87,6 +87,11 @@ SETS = {
             "accounts",
         )
     ],
+    "controls": [
+        f"tests/test_{name}.py"
+        for name in ("worker_page", "task_controls", "worker_controls", "access", "control", "bands")
+    ],
+    "programs": [f"tests/test_{name}.py" for name in ("api", "settings_page", "pairs")],
 }
 
 
