@@ -20,7 +20,7 @@ from monitor.records import ENDED, STATES
 
 BARS = 60
 READ = 2_000  # newest rows that are read where nothing is counted for the filters
-READ_TEXT = 1_000  # that hold a text: counted and drawn
+READ_TEXT = 500  # that hold a text: counted and drawn
 DEFAULT_SPAN = 900.0
 LONG = 26 * 3600.0  # seconds from which hours are read in place of minutes
 DRAWN = ("SUCCESS", "STARTED", "RECEIVED", "PENDING", "REVOKED", "REJECTED", "LOST", "RETRY", "FAILURE")
