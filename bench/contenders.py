@@ -215,7 +215,7 @@ class Flower(Contender):
     def rows(self) -> list[Line]:
         listed: dict[str, Any] = json.loads(self._get("/api/tasks", 300))
         return [
-            (uuid, task["state"], task["name"], task["worker"], task["retries"] or 0)
+            (uuid, task["state"], task.get("name"), task.get("worker"), task.get("retries") or 0)
             for uuid, task in listed.items()
         ]
 
