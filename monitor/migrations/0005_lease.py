@@ -1,13 +1,9 @@
-from pathlib import Path
-
 from django.db import migrations, models
-
-_BEFORE = max(path.stem for path in Path(__file__).parent.glob("0*.py") if path.stem < "0005")
 
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("monitor", _BEFORE),
+        ("monitor", "0004_search"),
     ]
 
     operations = [
