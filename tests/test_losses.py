@@ -1,4 +1,4 @@
-"""What was not heard of a worker: missed, silent by design, or never sent; for any order and any loss exact."""
+"""What was not heard of a worker: missed, silent by design, or never sent; exact for any order and loss."""
 
 from __future__ import annotations
 
