@@ -245,7 +245,7 @@ def _gather(client: Any, queue: str, call: _Call) -> None:
         if call.done:
             return
         time.sleep(min(pause, max(call.left, 0.001)))
-        pause = min(pause * 1.5, 0.15)  # healthy workers answer in milliseconds; the silent cost little
+        pause = min(pause * 1.5, 0.3)  # healthy workers answer in milliseconds; the silent cost little
 
 
 def _take_envelope(raw: bytes | str, call: _Call) -> None:
