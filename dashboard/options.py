@@ -90,7 +90,7 @@ OPTIONS = (
         "session-idle-hours",
         "integer",
         "12",
-        "For how many hours nobody may load a page before a sign-in ends; 0 for the whole week that it lasts.",
+        "Hours without a page until a sign-in ends; 0 for the whole week that it lasts.",
     ),
     Option("secret-key", "text", "", "Signs sessions. Without: made once and kept in the data folder.", True),
 )

@@ -185,7 +185,7 @@ _POSTGRESQL: dict[str, Any] = {
 
 
 def _channels(url: str) -> dict[str, Any]:
-    """The channel layer: in this process, or pub/sub of a Redis: no key is left there, and it is never full."""
+    """The channel layer: in this process, or pub/sub of a Redis, which leaves no key and is never full."""
     if not url:
         return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
     if urlsplit(url).scheme not in ("redis", "rediss", "unix"):

@@ -170,7 +170,7 @@ class TestWriter:
             written.extend(delta.record for delta in batch)
 
         backlog = Backlog()
-        writer = Writer(SimpleNamespace(write=write), backlog, DEFAULT)  # type: ignore[arg-type]
+        writer = Writer(SimpleNamespace(write=write, doubtful=""), backlog, DEFAULT)  # type: ignore[arg-type]
 
         async def story() -> None:
             backlog.add([Delta(RateBucket(0, 10, received=1)), Delta(TaskRecord("a"))])

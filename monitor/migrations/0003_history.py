@@ -4,6 +4,8 @@ Online: a web process of the release before goes on reading tasks and the counts
 after. No row of a task is copied.
 """
 
+from typing import Any
+
 from django.db import migrations, models
 
 # Not Django's AddField, which copies the whole table on SQLite.
@@ -23,12 +25,12 @@ SUM_MINUTES = f"""
 TEXT_KEYS = ("uuid", "root_id", "parent_id")
 
 
-def copy_rates(apps, schema_editor):
+def copy_rates(apps: Any, schema_editor: Any) -> None:
     schema_editor.execute(COPY_RATES)
     schema_editor.execute(SUM_MINUTES)
 
 
-def partition(apps, schema_editor):
+def partition(apps: Any, schema_editor: Any) -> None:
     """The table of tasks becomes the default partition of a new one of its name: rows stay where they are."""
     if schema_editor.connection.vendor != "postgresql":
         return

@@ -4,6 +4,7 @@ Online: nothing is read or written here but new, empty tables. What was stored b
 """
 
 import sqlite3
+from typing import Any
 
 from django.db import migrations, models
 
@@ -33,7 +34,7 @@ POSTGRESQL = (
 )
 
 
-def make(apps, schema_editor):
+def make(apps: Any, schema_editor: Any) -> None:
     vendor = schema_editor.connection.vendor
     statements = POSTGRESQL if vendor == "postgresql" else SQLITE
     if vendor == "sqlite" and not has_fts5():
@@ -43,7 +44,7 @@ def make(apps, schema_editor):
             cursor.execute(statement)
 
 
-def has_fts5():
+def has_fts5() -> bool:
     probe = sqlite3.connect(":memory:")
     try:
         probe.execute("CREATE VIRTUAL TABLE probe USING fts5(text)")
@@ -54,7 +55,7 @@ def has_fts5():
     return True
 
 
-def unmake(apps, schema_editor):
+def unmake(apps: Any, schema_editor: Any) -> None:
     with schema_editor.connection.cursor() as cursor:
         if schema_editor.connection.vendor == "sqlite":
             cursor.execute("DROP TRIGGER IF EXISTS monitor_task_unsearched")

@@ -34,6 +34,7 @@ _MERGE = rows.UPSERT_PARTITIONED_TASK.replace(
     # One order of locks for all writers.
     f" SELECT {_NAMES} FROM {_STAGE} ORDER BY uuid",  # noqa: S608 - our own columns
 )
+_KNOWN = f"SELECT uuid FROM {_TABLE} WHERE uuid = ANY(%s)"  # noqa: S608 - our own table
 # JSON writes control characters in letters, which CSV would keep.
 _LETTERS = re.compile(rb"\\(?:[\\ntrbf]|u[0-9a-f]{4})")
 _RAW = {rb"\\": rb"\\", rb"\n": b"\n", rb"\t": b"\t", rb"\r": b"\r", rb"\b": b"\b", rb"\f": b"\f"}
@@ -59,6 +60,12 @@ def write_tasks(cursor: CursorWrapper, batch: Sequence[rows.Row]) -> None:
 def _typed(row: rows.Row) -> rows.Row:
     """CSV may say 0 and 1 for a boolean, a parameter may not."""
     return tuple(bool(value) if place in _BOOLEANS else value for place, value in enumerate(row))
+
+
+def known(cursor: CursorWrapper, uuids: Sequence[str]) -> list[str]:
+    """Those of the tasks that have a row, on any day: from the indexes alone, for one value."""
+    cursor.execute(_KNOWN, [list(uuids)])
+    return [uuid for (uuid,) in cursor.fetchall()]
 
 
 def _uuid(row: rows.Row) -> str:

@@ -21,7 +21,7 @@ from django.db.backends.utils import CursorWrapper
 from monitor import models
 from monitor.store import rows
 
-MANY, SOME = 40, 8  # rows of one statement
+MANY, SOME = 32, 8  # rows of one statement
 
 _TABLE = f'"{models.Task._meta.db_table}"'
 _HEAD, _, _REST = rows.UPSERT_TASK.partition(" VALUES ")
@@ -30,30 +30,39 @@ _MERGE = _REST[_REST.index(" ON CONFLICT ") :]
 _KNOWN = f"SELECT t.uuid FROM json_each(?) AS wanted CROSS JOIN {_TABLE} AS t ON t.uuid = wanted.value"  # noqa: S608
 _encode = msgspec.json.Encoder().encode
 Known = tuple[bool, ...]
+ALL_BOUND: Known = (False,) * len(rows.TASK_COLUMNS)
 
 
 def write_tasks(cursor: CursorWrapper, batch: Sequence[rows.Row]) -> None:
     """Insert or merge rows of ``rows.TASK_COLUMNS``, in the transaction of ``cursor``."""
     raw: Any = cursor.cursor
-    alike: dict[Known, list[list[Any]]] = {}
-    for row in batch:
-        unknown = tuple(map(is_, row, repeat(None)))
-        values = [value for value in row if value is not None]
-        group = alike.get(unknown)
-        if group is None:
-            alike[unknown] = [values]
-        else:
-            group.append(values)
+    alike: dict[Known, list[rows.Row]] = {}
+    if len(batch) >= MANY:
+        for row in batch:
+            unknown = tuple(map(is_, row, repeat(None)))
+            group = alike.get(unknown)
+            if group is None:
+                alike[unknown] = [row]
+            else:
+                group.append(row)
+    else:
+        alike[ALL_BOUND] = list(batch)
+    rest: list[rows.Row] = []
     with connection.wrap_database_errors:
+        # Not Django's execute: it would rewrite the statement each time.
         for unknown, group in alike.items():
-            at = 0
-            for size in (MANY, SOME, 1):
-                query = _upsert(unknown, size)
-                while len(group) - at >= size:
-                    values = [value for row in group[at : at + size] for value in row]
-                    # Not Django's execute: it would rewrite the statement each time.
-                    sqlite3.Cursor.execute(raw, query, values)
-                    at += size
+            whole = len(group) // MANY * MANY
+            for at in range(0, whole, MANY):
+                values = [value for row in group[at : at + MANY] for value in row if value is not None]
+                sqlite3.Cursor.execute(raw, _upsert(unknown, MANY), values)
+            rest += group[whole:]
+        # Few statements in all: Python keeps 128 prepared, and these are long.
+        at = 0
+        for size in (MANY, SOME, 1):
+            while len(rest) - at >= size:
+                values = [value for row in rest[at : at + size] for value in row]
+                sqlite3.Cursor.execute(raw, _upsert(ALL_BOUND, size), values)
+                at += size
 
 
 def known(cursor: CursorWrapper, uuids: Sequence[str]) -> list[str]:
