@@ -9,9 +9,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from monitor.records import FeedRecord, Gap, RateBucket, Rollup, TaskRecord, TaskType, WorkerRecord
+from monitor.records import FeedRecord, Gap, Rollup, TaskRecord, TaskType, WorkerRecord
 
-Record = TaskRecord | WorkerRecord | FeedRecord | Gap | RateBucket | Rollup | TaskType
+Record = TaskRecord | WorkerRecord | FeedRecord | Gap | Rollup | TaskType
 
 # Topics: what a region of a page listens to.
 MOST_TASKS = 500  # of one message told by name
@@ -31,8 +31,6 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
             return ("task", r.uuid)
         if isinstance(r, WorkerRecord):
             return ("worker", r.hostname)
-        if isinstance(r, RateBucket):
-            return ("rate", (r.width, r.start, r.name))
         if isinstance(r, Rollup):
             return ("rollup", (r.width, r.by, r.key, r.start))
         if isinstance(r, TaskType):
@@ -48,7 +46,7 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
             return (TASKS, f"task:{r.uuid}")
         if isinstance(r, WorkerRecord):
             return (WORKERS, f"worker:{r.hostname}")
-        if isinstance(r, RateBucket | Rollup | TaskType):
+        if isinstance(r, Rollup | TaskType):
             return (RATES,)
         return (FEED,)
 

@@ -247,22 +247,6 @@ class Gap(msgspec.Struct):
     reason: str = ""
 
 
-class RateBucket(msgspec.Struct):
-    """Counts of what ended in ``[start, start + width)``, for one task name, or for all with name ''."""
-
-    start: int
-    width: int  # 10 s for name '', 60 s for one name
-    name: str = ""
-    received: int = 0
-    started: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    retried: int = 0
-    revoked: int = 0
-    rejected: int = 0
-    lost: int = 0
-
-
 class Rollup(msgspec.Struct):
     """What happened in ``[start, start + width)`` to all tasks, or to those of one name, worker or queue.
 

@@ -21,7 +21,7 @@ from monitor.engine import Engine, Options
 from monitor.engine.rounds import CUT_AT, listed
 from monitor.engine.writer import Writer
 from monitor.events import Decoded, Event, event_from_dict
-from monitor.records import FeedRecord, Inspection, RateBucket, Settled, TaskRecord
+from monitor.records import FeedRecord, Inspection, Rollup, Settled, TaskRecord
 from monitor.redact import DEFAULT
 from monitor.store import Backlog, Store
 from tests.conftest import never, wait_until
@@ -173,12 +173,12 @@ class TestWriter:
         writer = Writer(SimpleNamespace(write=write, doubtful=""), backlog, DEFAULT)  # type: ignore[arg-type]
 
         async def story() -> None:
-            backlog.add([Delta(RateBucket(0, 10, received=1)), Delta(TaskRecord("a"))])
+            backlog.add([Delta(Rollup(10, "all", "", 0, received=1)), Delta(TaskRecord("a"))])
             assert await writer.flush(0.0) == []
             assert (writer.failures, len(backlog)) == (1, 2)
             assert "OperationalError" in writer.error
             assert "hunter2" not in writer.error
-            backlog.add([Delta(RateBucket(0, 10, received=1))])
+            backlog.add([Delta(Rollup(10, "all", "", 0, received=1))])
             assert await writer.flush(0.0) == []  # not yet
             async with asyncio.timeout(15):
                 while not await writer.flush(0.0):
@@ -186,7 +186,7 @@ class TestWriter:
             assert (writer.failures, writer.error, len(backlog)) == (1, "", 0)
 
         asyncio.run(story())
-        assert [r.received for r in written if isinstance(r, RateBucket)] == [2]
+        assert [r.received for r in written if isinstance(r, Rollup)] == [2]
 
 
 def test_lists_that_may_be_cut_say_nothing_of_absence() -> None:

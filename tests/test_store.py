@@ -13,7 +13,7 @@ from monitor.records import (
     FeedRecord,
     Gap,
     Mark,
-    RateBucket,
+    Rollup,
     TaskRecord,
     TaskType,
     WorkerRecord,
@@ -130,7 +130,7 @@ class TestTasks:
 
     def test_a_record_that_cannot_be_written_at_all_is_counted_and_costs_nothing_else(self) -> None:
         store = Store()
-        write(store, task("good"), task("bad", state=None), RateBucket(0, 10, received=2))
+        write(store, task("good"), task("bad", state=None), Rollup(10, "all", "", 0, received=2))
         assert [r.uuid for r in store.load(["good", "bad"])] == ["good"]
         assert store.refused == 1
         assert models.Rollup.objects.get().received == 2
@@ -158,7 +158,11 @@ class TestOtherRecords:
     def test_counts_add_up(self) -> None:
         store = Store()
         for _ in range(3):
-            write(store, RateBucket(100, 10, "", received=2, failed=1), RateBucket(100, 10, "x", succeeded=1))
+            write(
+                store,
+                Rollup(10, "all", "", 100, received=2, failed=1),
+                Rollup(10, "name", "x", 100, succeeded=1),
+            )
         everything, x = models.Rollup.objects.order_by("key")
         assert (everything.received, everything.failed, x.succeeded) == (6, 3, 3)
 
@@ -197,15 +201,15 @@ class TestOtherRecords:
 @pytest.mark.django_db
 def test_a_failed_transaction_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store()
-    write(store, RateBucket(100, 10, received=1), TaskType("x", runs=1))
+    write(store, Rollup(10, "all", "", 100, received=1), TaskType("x", runs=1))
     monkeypatch.setattr(rows, "UPSERT_FEED", "INSERT INTO no_such_table VALUES (%s, %s, %s)")
     with pytest.raises(DatabaseError):
-        write(store, task(), RateBucket(100, 10, received=1), TaskType("x", runs=1), FeedRecord())
+        write(store, task(), Rollup(10, "all", "", 100, received=1), TaskType("x", runs=1), FeedRecord())
     assert not models.Task.objects.exists()
     assert models.Rollup.objects.get().received == 1
     assert models.TaskType.objects.get().runs == 1
     monkeypatch.undo()
-    write(store, task(), RateBucket(100, 10, received=1), TaskType("x", runs=1), FeedRecord())
+    write(store, task(), Rollup(10, "all", "", 100, received=1), TaskType("x", runs=1), FeedRecord())
     assert (models.Rollup.objects.get().received, models.TaskType.objects.get().runs) == (2, 2)
 
 
@@ -241,10 +245,10 @@ class TestRetention:
         hour = 3600
         write(
             store,
-            RateBucket(int(NOW - 27 * hour), 10),
-            RateBucket(int(NOW - 25 * hour), 10),
-            RateBucket(int(NOW - 27 * hour), 60, "x"),
-            RateBucket(int(NOW - 32 * DAY), 60, "x"),
+            Rollup(10, "all", "", int(NOW - 27 * hour)),
+            Rollup(10, "all", "", int(NOW - 25 * hour)),
+            Rollup(60, "name", "x", int(NOW - 27 * hour)),
+            Rollup(60, "name", "x", int(NOW - 32 * DAY)),
         )
         store.prune(NOW)
         assert sorted((r.width, int(NOW - r.start) // hour) for r in models.Rollup.objects.all()) == [
@@ -276,29 +280,33 @@ class TestRetention:
 class TestBacklog:
     def test_the_last_whole_record_wins_and_increments_add_up(self) -> None:
         backlog = Backlog()
-        backlog.add([Delta(task(state="RECEIVED")), Delta(RateBucket(0, 10, received=1))])
-        backlog.add([Delta(task(state="SUCCESS")), Delta(RateBucket(0, 10, received=2, failed=1))])
+        backlog.add([Delta(task(state="RECEIVED")), Delta(Rollup(10, "all", "", 0, received=1))])
+        backlog.add([Delta(task(state="SUCCESS")), Delta(Rollup(10, "all", "", 0, received=2, failed=1))])
         backlog.add(
             [Delta(TaskType("x", runs=1, histogram={1: 1})), Delta(TaskType("x", runs=2, histogram={1: 2}))]
         )
         records = {type(d.record): d.record for d in backlog.take()}
         assert records[TaskRecord].state == "SUCCESS"
-        assert (records[RateBucket].received, records[RateBucket].failed) == (3, 1)
+        assert (records[Rollup].received, records[Rollup].failed) == (3, 1)
         assert (records[TaskType].runs, records[TaskType].histogram) == (3, {1: 3})
 
     def test_a_batch_that_failed_waits_under_what_came_since(self) -> None:
         backlog = Backlog()
         backlog.add(
-            [Delta(task("a", state="RECEIVED")), Delta(task("b")), Delta(RateBucket(0, 10, received=1))]
+            [
+                Delta(task("a", state="RECEIVED")),
+                Delta(task("b")),
+                Delta(Rollup(10, "all", "", 0, received=1)),
+            ]
         )
         assert len(backlog.take()) == 3
-        backlog.add([Delta(task("a", state="SUCCESS")), Delta(RateBucket(0, 10, received=1))])
+        backlog.add([Delta(task("a", state="SUCCESS")), Delta(Rollup(10, "all", "", 0, received=1))])
         assert backlog.tasks(["a", "b", "c"]).keys() == {"a", "b"}
         assert backlog.tasks(["a"])["a"].state == "SUCCESS"
         backlog.put_back()
         assert len(backlog) == 3
         records = [d.record for d in backlog.take()]
-        assert [r.received for r in records if isinstance(r, RateBucket)] == [2]
+        assert [r.received for r in records if isinstance(r, Rollup)] == [2]
         assert [r.state for r in records if isinstance(r, TaskRecord)] == ["SUCCESS", "STARTED"]
 
     def test_what_was_written_is_gone(self) -> None:
@@ -341,7 +349,7 @@ def test_names_made_up_on_the_broker_do_not_fill_the_database(monkeypatch: pytes
         write(
             store,
             TaskType(name=f"made.up.{n}", first_seen_at=NOW, last_seen_at=NOW - n),
-            RateBucket(start=int(NOW) - 60 * n, width=60, name=f"made.up.{n}"),
+            Rollup(60, "name", f"made.up.{n}", int(NOW) - 60 * n),
             WorkerRecord(f"w{n}@x", status="offline", first_seen_at=NOW - n, heartbeat_at=NOW - n),
             WorkerRecord(f"here{n}@x", status="online", first_seen_at=NOW, heartbeat_at=NOW),
         )

@@ -16,7 +16,7 @@ from monitor.redact import Redactor
 from monitor.store import Backlog, Store
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0  # seconds between tries of a failed write
-BATCH = 5_000
+BATCH = 20_000  # records: rows and the counts of what happened to them are committed together
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)

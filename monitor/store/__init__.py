@@ -29,7 +29,6 @@ from monitor.records import (
     STATES,
     FeedRecord,
     Gap,
-    RateBucket,
     Rollup,
     Started,
     TaskRecord,
@@ -39,7 +38,7 @@ from monitor.records import (
 from monitor.store import postgres, rows, sqlite
 from monitor.store.backlog import Backlog, added
 from monitor.store.pruning import DAY, SLICE, Pruning, Retention
-from monitor.store.rollups import Rollups, rollup_of
+from monitor.store.rollups import Rollups
 from monitor.store.rows import task_record, worker_record
 
 __all__ = ["DAY", "SLICE", "Backlog", "Retention", "Store", "task_record", "worker_record"]
@@ -200,9 +199,8 @@ class Store:
                 if batch:
                     # One order of locks for all writers.
                     cursor.executemany(query, sorted(batch, key=lambda row: row[0]))
-            if RateBucket in kinds or Rollup in kinds:
-                increments = [*map(rollup_of, kinds.get(RateBucket, ())), *kinds.get(Rollup, ())]
-                self._rollups.add(cursor, increments)
+            if Rollup in kinds:
+                self._rollups.add(cursor, kinds[Rollup])
             if TaskType in kinds:
                 _add_types(cursor, sorted(kinds[TaskType], key=lambda r: r.name))
 

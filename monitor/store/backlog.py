@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-
 from monitor import rates
 from monitor.deltas import Delta
-from monitor.records import RateBucket, Rollup, TaskRecord, TaskType
+from monitor.records import Rollup, TaskRecord, TaskType
 from monitor.store import rollups
-
-_RATE_KEY = frozenset({"start", "width", "name"})
 
 
 class Backlog:
@@ -79,11 +75,6 @@ class Backlog:
 def coalesced(older: Delta, newer: Delta) -> Delta:
     """Two deltas of one identity as one."""
     a, b = older.record, newer.record
-    if isinstance(a, RateBucket) and isinstance(b, RateBucket):
-        counts = {
-            f: getattr(a, f) + getattr(b, f) for f in RateBucket.__struct_fields__ if f not in _RATE_KEY
-        }
-        return Delta(msgspec.structs.replace(b, **counts))
     if isinstance(a, Rollup) and isinstance(b, Rollup):
         return Delta(rollups.added(a, b))
     if isinstance(a, TaskType) and isinstance(b, TaskType):

@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from monitor import models, rates
-from monitor.records import RateBucket, Rollup
+from monitor.records import Rollup
 from monitor.store import rows
 
 COUNTS = ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected", "lost")
@@ -180,12 +180,6 @@ def _executed(cursor: CursorWrapper, query: str, values: Sequence[str | int]) ->
         cursor.execute(query, values)
         found = cursor.fetchall()
     return {(int(width), str(by), str(key), int(start)) for width, by, key, start in found}
-
-
-def rollup_of(bucket: RateBucket) -> Rollup:
-    """The same counts."""
-    counts = (getattr(bucket, name) for name in COUNTS)
-    return Rollup(bucket.width, "name" if bucket.name else "all", bucket.name, bucket.start, *counts)
 
 
 def key_of(r: Rollup) -> Key:
