@@ -24,7 +24,7 @@ from monitor import broker as broker_module
 from monitor.broker import Broker
 from monitor.control import Actor, Command, Refused, discover, inspect_worker, perform
 from monitor.control.inspecting import pool_size, seen_on, stats_of
-from monitor.events import Decoded
+from monitor.events import Decoded, TaskEvent
 from monitor.models import ControlRecord, Task, Worker
 from monitor.source import RedisSource
 from tests.conftest import ROOT, wait_until
@@ -153,7 +153,7 @@ class Listener:
     def _on_message(self, decoded: Decoded, at: float) -> None:
         for event in decoded.events:
             kind = event.type.removeprefix("task-")
-            if not event.uuid or kind not in STATES:
+            if not isinstance(event, TaskEvent) or kind not in STATES:
                 continue
             row = Task.objects.filter(uuid=event.uuid).first() or Task(uuid=event.uuid, first_seen_at=at)
             row.seen_at = at
@@ -162,7 +162,7 @@ class Listener:
             row.marks = [*row.marks, [kind, event.hostname, event.pid, event.clock, event.timestamp, at]]
             if kind != "sent":
                 row.worker = event.hostname
-            row.name = event.name or row.name
+            row.name = getattr(event, "name", None) or row.name
             row.save()
 
 
