@@ -153,7 +153,8 @@ class Broker:
 
     def close(self) -> None:
         """Let every connection go."""
-        self.app.pool.force_close_all()
+        # kombu keeps one pool for all who use this URL: it stays open for them.
+        self.app.pool.force_close_all(close_pool=False)
         for client in (self._results, self._client):
             if client is not None:
                 client.close()

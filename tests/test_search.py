@@ -133,7 +133,8 @@ def test_a_row_that_is_gone_is_not_found_and_leaves_no_words(corpus: list[Task])
     Task.objects.filter(uuid__in=[t.uuid for t in corpus[:100]]).delete()
     assert len(found("q=shop")) == before - 100
     # PostgreSQL drops whole days, so there the index is swept in passing.
-    assert search.index_some(1_000, NOW + 60) == 0
+    for _ in range(3):  # a round begins where the last look ended
+        assert search.index_some(1_000, NOW + 60) == 0
     with connection.cursor() as cursor:
         cursor.execute("SELECT COUNT(*) FROM monitor_search")
         assert cursor.fetchone()[0] == 50

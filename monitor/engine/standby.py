@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -63,7 +64,8 @@ class Standby:
     def stop(self, timeout: float = 5.0) -> None:
         self._stopped = True
         if self._source is not None:
-            self._source.stop()
+            with suppress(RuntimeError):  # its loop has ended by itself
+                self._source.stop()
         if self._thread.ident is not None:
             self._thread.join(timeout)
 
