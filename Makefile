@@ -33,7 +33,7 @@ check: ready-test
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
-# With Flower 2.2 in an environment of its own; takes half an hour, QUICK=1 three minutes.
+# With Flower 2.2 in an environment of its own; about half an hour; QUICK=1 takes smaller sizes.
 bench: ready-bench
 	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 

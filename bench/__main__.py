@@ -36,7 +36,7 @@ BY_HAND = "<!-- by hand, kept by `make bench` from here on -->"
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small sizes, about three minutes")
+    parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--only", default=",".join(PARTS), help=f"of {','.join(PARTS)}")
     parser.add_argument(
         "--folder", type=Path, help="where data go; a temporary folder else, removed at the end"
@@ -127,7 +127,7 @@ def note(results: dict[str, dict[str, Any]], by_hand: str) -> str:
     said = _said(rows, [name for name in PARTS if name not in results])
     return (
         "# Performance\n\n"
-        "Written by `make bench` on a fresh clone; `make bench QUICK=1` takes three minutes, and\n"
+        "Written by `make bench` on a fresh clone; `make bench QUICK=1` takes smaller sizes, and\n"
         "`ONLY=ingest,memory` chooses parts. CPU is user and system time of a reader and its children,\n"
         "less what it uses when idle; figures are medians of alternating rounds. Broker, load generator\n"
         "and contender share the machine: times, and rates held, are of all of them together.\n\n"
