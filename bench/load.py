@@ -197,7 +197,7 @@ def publish(
         prepared = _prepare(stream, disorder)
     if waits:
         print("ready", flush=True)
-        if not sys.stdin.readline():
+        if not _line():
             return
     if ahead:
         _sleep_until(stream.start)
@@ -236,6 +236,14 @@ def _prepare(stream: Stream, disorder: bool) -> list[list[bytes]]:
     )
     size = -(-len(flat) // len(bins))
     return [flat[place : place + size] for place in range(0, len(flat), size)]
+
+
+def _line() -> bytes:
+    """A line of standard input and no byte more: what follows it may be credit. Empty at the end."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(0, 1)):
+        line += byte
+    return line
 
 
 def _by_credit(stream: Stream, publisher: Publisher, stopping: list[int]) -> None:
