@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ FLOWER = ("flower==2.2.*", "celery[redis]==5.7.*", "hiredis")
 QUIET = 0.12  # of a core: what uses less has nothing to do
 
 
-class Contender:
+class Contender(ABC):
     """One reader under measurement. ``start``, then ``caught_up`` after a load, ``verdict``, ``stop``."""
 
     name = ""
@@ -32,14 +32,15 @@ class Contender:
     guess = 50_000.0  # events a second that it may keep up with
     most = 10**9  # events that are enough to measure it
 
-    def __init__(self, folder: Path, broker: str) -> None:
-        self.folder, self.broker = folder, broker
+    def __init__(self, folder: Path, broker: str, database: str = "") -> None:
+        self.folder, self.broker, self.database = folder, broker, database
         self.log = folder / "log"
         self.final = folder / "final.json"
         self.process: Guarded | None = None
 
+    @abstractmethod
     def start(self) -> None:
-        raise NotImplementedError
+        """Runs it, and waits until it listens."""
 
     def stop(self) -> None:
         if self.process is not None:
@@ -80,7 +81,7 @@ class Contender:
                 # A write that is under way shows in the next line at the latest; silence ends it too.
                 if same >= 3 or still >= 12 or time.monotonic() > end:
                     return first, status.cpu, status.at
-            time.sleep(0.05)
+            time.sleep(0.05)  # its lines come four times a second
 
     def verdict(self, ledger: Ledger) -> Verdict:
         return check(ledger, self.rows())
@@ -112,8 +113,7 @@ class Umbel(Contender):
     guess = 40_000.0
 
     def __init__(self, folder: Path, broker: str, database: str = "") -> None:
-        super().__init__(folder, broker)
-        self.database = database
+        super().__init__(folder, broker, database)
         self.log = folder / "engine.log"
         self.engine = Engine(folder, broker, self.history, database)
 
@@ -207,7 +207,7 @@ class Flower(Contender):
         with redis.Redis.from_url(self.broker) as client:
             while True:
                 began, used = time.time(), self.cpu()
-                time.sleep(0.5)
+                time.sleep(0.5)  # the span in which it has to be quiet
                 quiet = self.cpu() - used < QUIET * 0.5 and not _unread(client)
                 if quiet or time.monotonic() > end:
                     return began, self.cpu(), time.time()
@@ -232,7 +232,7 @@ class Flower(Contender):
             return bytes(answer.read())
 
 
-CONTENDERS: dict[str, Callable[..., Contender]] = {
+CONTENDERS: dict[str, type[Contender]] = {
     kind.name: kind for kind in (Umbel, UmbelPostgres, UmbelOff, Flower, CeleryState, RawLimit)
 }
 

@@ -63,11 +63,11 @@ def _server(options: Options, server: str, seconds: float) -> list[Row]:
         Load(broker.url, folder, Plan(rate=RATE, seed=options.seed, keep=False)) as load,
     ):
         load.go()
-        time.sleep(SETTLE / 2)
+        time.sleep(SETTLE / 2)  # the start is not what is measured
         idle = _cpu(umbel, seconds)
         for count in COUNTS:
             with _Clients(umbel, count) as clients:
-                time.sleep(SETTLE)
+                time.sleep(SETTLE)  # nor are the first frames of all that connect at once
                 clients.begin()
                 busy = _cpu(umbel, seconds)
                 taken = clients.end()
@@ -101,7 +101,7 @@ def _told(taken: Taken) -> str:
 def _cpu(umbel: Site, seconds: float) -> float:
     """Per cent of a core over that time."""
     began, used = time.monotonic(), cpu(umbel.pid)
-    time.sleep(seconds)
+    time.sleep(seconds)  # the span that is measured
     return (cpu(umbel.pid) - used) / (time.monotonic() - began) * 100
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from json import dumps
@@ -96,7 +96,7 @@ class Stream:
         for place, worker in enumerate(self._workers):
             self._beats.setdefault(place * BEAT_BINS // plan.workers, []).append(worker)
         self._bin = 0
-        self._bins: dict[int, list[tuple[object, _Task]]] = {}
+        self._bins: dict[int, list[tuple[Callable[[_Task], None], _Task]]] = {}
         self._live: dict[str, _Task] = {}
         self._ends: Counter[tuple[str, str, str]] = Counter()  # name, worker, state
         self._kinds: Counter[str] = Counter()
@@ -159,14 +159,14 @@ class Stream:
                 self._begin()
         # Steps may add others to this same bin.
         for step, task in self._bins.setdefault(self._bin, []):
-            step(task)  # type: ignore[operator]
+            step(task)
         del self._bins[self._bin]
         for worker in self._workers:
             if worker.buffer:
                 self._flush(worker)
         self._bin += 1
 
-    def _later(self, seconds: float, step: object, task: _Task) -> None:
+    def _later(self, seconds: float, step: Callable[[_Task], None], task: _Task) -> None:
         self._bins.setdefault(self._bin + int(seconds / BIN), []).append((step, task))
 
     def _begin(self) -> None:

@@ -106,7 +106,7 @@ class Bench:
         return CONTENDERS[name](folder, self.broker)
 
     def _measure(self, contender: Contender, load: Load, idle: float) -> Measured:
-        # What it does at its start is not what it does when idle.
+        # What it does at its start is not what it does when idle: a second passes, then idleness is measured.
         time.sleep(1.0)
         used, at = contender.cpu(), time.time()
         time.sleep(idle)
@@ -128,11 +128,10 @@ def measure(
     for turn in range(rounds):
         for name in names:
             kind = CONTENDERS[name]
-            most: int = kind.most  # type: ignore[attr-defined]
-            pace: float = kind.rate  # type: ignore[attr-defined]
+            pace = kind.rate
             if rate and name.startswith(("umbel", "raw")):
                 pace = rate
-            found = _held(bench, name, int(min(events, most) / EVENTS_A_TASK), pace)
+            found = _held(bench, name, int(min(events, kind.most) / EVENTS_A_TASK), pace)
             results[name].rounds.append(found)
             say(
                 f"  round {turn + 1}  {name:<17} {found.micros:6.1f} µs/event, "
@@ -155,7 +154,7 @@ def _held(bench: Bench, name: str, tasks: int, pace: float) -> Measured:
 def find_rate(bench: Bench, result: Result, seconds: float, tries: int) -> None:
     """The highest of a row of rates, a factor of 1.4 then 1.18 apart, that is held."""
     kind = CONTENDERS[result.name]
-    rate: float = kind.guess  # type: ignore[attr-defined]
+    rate = kind.guess
     if result.micros:
         rate = min(max(rate, 0.5e6 / result.micros), 0.9e6 / result.micros)
     held, broken = 0.0, 0.0

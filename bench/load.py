@@ -218,7 +218,7 @@ def publish(
             now = time.time()
             ledger.late = max(ledger.late, now - stream.simulated - STEP)
             publisher.publish(stream.upto(now))
-            time.sleep(STEP)
+            time.sleep(STEP)  # the pace
     publisher.settle()
     ledger.ended = time.time()
     ledger.delivered, ledger.reached = publisher.delivered, publisher.reached
@@ -267,7 +267,7 @@ def _by_credit(stream: Stream, publisher: Publisher, stopping: list[int]) -> Non
 
 def _sleep_until(at: float) -> None:
     if (pause := at - time.time()) > 0:
-        time.sleep(pause)
+        time.sleep(pause)  # the pace
 
 
 def arguments() -> Iterator[tuple[str, Any]]:

@@ -69,7 +69,7 @@ def _fed(
                 told = time.monotonic()
                 pace = f"{status.seen / (told - began):,.0f} events/s, {status.waiting:,} waiting"
                 say(f"  {tasks:11,.0f} tasks, {samples[-1]:4.0f} MiB, {pace}")
-            time.sleep(0.1)
+            time.sleep(0.1)  # a sample each tenth of a second
         ledger = load.wait(60)
         seconds = time.monotonic() - began
         _until_written(engine, ledger)
@@ -91,7 +91,7 @@ def _until_written(engine: Engine, ledger: Ledger) -> None:
             raise TimeoutError(
                 f"The engine did not write all it read: {status}, of {ledger.events:,} events."
             )
-        time.sleep(0.1)
+        time.sleep(0.1)  # quiet for ten looks in a row
 
 
 def main(argv: Sequence[str] | None = None) -> int:

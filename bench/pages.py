@@ -95,7 +95,7 @@ def measured(folder: Path, size: int, rounds: int, filled: bool = False) -> list
                 if rate:
                     plan = Plan(rate=rate, names=40, keep=False)
                     load.enter_context(Load(broker.url, folder / "load", plan)).go()
-                    time.sleep(WARM)
+                    time.sleep(WARM)  # the load is under way, the first bursts of it over
                 for subject in subjects:
                     rows += _measure(umbel, subject, regions, rounds, (size, rate))
     return rows

@@ -156,7 +156,7 @@ def _until_first(page: Any, sender: Probes) -> None:
         if time.monotonic() > end:
             raise TimeoutError("No probe was seen in the page within 60 s.")
         sender.send()
-        time.sleep(1.0)
+        time.sleep(1.0)  # one that was not drawn needs a successor, not many
     # The load's first seconds are not what is asked about.
     for _ in range(10):
         sender.breathe()

@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with Load(bench.broker, folder / "load", plan, ahead=True) as load:
                 load.ready()
                 umbel.start()
-                time.sleep(1)
+                time.sleep(1)  # the start is not what is sampled
                 used = umbel.cpu()
                 load.go()
                 ledger = load.wait(600)
