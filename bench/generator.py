@@ -254,7 +254,8 @@ class Stream:
             self._ended(task, "REJECTED")
         elif outcome == "requeue":
             self._tell(worker, "task-rejected", worker.rejected(uuid, True, now))
-            task.state, task.outcome = "REJECTED", "succeed"
+            # Back in its queue: Celery's State calls it REJECTED, the broker has it waiting.
+            task.state, task.outcome = "PENDING", "succeed"
             self._later(0.05, self._arrive, task)
         else:
             self._tell(worker, "task-revoked", worker.revoked(uuid, events.TERMINATED, now))

@@ -142,7 +142,7 @@ class Listener:
         self.thread.join(10)
 
     def _run(self) -> None:
-        def on_state(connected: bool, reason: str) -> None:
+        def on_state(connected: bool, _reason: str, _since: float | None = None) -> None:
             if connected:
                 self.ready.set()
 

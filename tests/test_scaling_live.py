@@ -92,13 +92,8 @@ class Site:
             found = verdict()
             return not (found.wrong or found.missing or found.extra)
 
-        # The generator ended before these did, and their workers with it; some were just put back.
-        waiting = {row[0] for row in self.rows() if row[1] == "PENDING"}
-        endless = {
-            line[0]
-            for line in ledger.tasks
-            if line[1] not in ENDED or (line[1] == "REJECTED" and line[0] in waiting)
-        }
+        # The generator ended before these did, and their workers with it.
+        endless = {line[0] for line in ledger.tasks if line[1] not in ENDED}
         truth = Ledger(tasks=[line for line in ledger.tasks if line[0] not in endless])
         try:
             wait_until(right, 5, 0.3)

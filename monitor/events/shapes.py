@@ -107,20 +107,21 @@ class Succeeded(TaskEvent, kw_only=True, gc=False, tag="task-succeeded"):
     runtime: Seconds | None = None
 
 
-class Failed(TaskEvent, kw_only=True, gc=False, tag="task-failed"):
+class Raised(TaskEvent, kw_only=True, gc=False):
+    """A task raised something."""
+
+    exception: Text | None = None
+    traceback: Traceback | None = None
+
+
+class Failed(Raised, kw_only=True, gc=False, tag="task-failed"):
     type = "task-failed"
     kind = "failed"
 
-    exception: Text | None = None
-    traceback: Traceback | None = None
 
-
-class Retried(TaskEvent, kw_only=True, gc=False, tag="task-retried"):
+class Retried(Raised, kw_only=True, gc=False, tag="task-retried"):
     type = "task-retried"
     kind = "retried"
-
-    exception: Text | None = None
-    traceback: Traceback | None = None
 
 
 class Revoked(TaskEvent, kw_only=True, gc=False, tag="task-revoked"):
