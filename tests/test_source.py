@@ -68,8 +68,8 @@ async def until(true: Callable[[], Any], timeout: float = 10.0) -> None:
 
 
 @asynccontextmanager
-async def listening(source: Any, timeout: float = 15.0) -> AsyncIterator[Heard]:
-    heard = Heard()
+async def listening(source: Any, timeout: float = 15.0, heard: Heard | None = None) -> AsyncIterator[Heard]:
+    heard = heard or Heard()
     runner = asyncio.create_task(source.run(heard.on_message, heard.on_state))
     try:
         await until(lambda: heard.connected or runner.done(), timeout)
@@ -169,6 +169,26 @@ def test_single_events_and_lists_arrive_in_order_on_the_loop(line: Line) -> None
             assert heard.types == ["worker-heartbeat", "task-received", "task-started", "task-sent"]
             assert heard.threads == {threading.get_ident()}
             assert all(abs(at - time.time()) < 30 for at in heard.times)
+
+    run(story())
+
+
+def test_who_says_that_it_listens_does(line: Line) -> None:
+    """What is published at that very moment arrives."""
+
+    async def story() -> None:
+        source = line.source()
+        if isinstance(source, ReceiverSource):
+            # Its thread says so before the loop hears of it: nothing may hide in the time between.
+            tell = source._tell
+            source._tell = lambda *said: (line.publish(event("task-received", 1)), tell(*said))  # type: ignore[method-assign, func-returns-value]
+            async with listening(source) as heard:
+                await until(lambda: heard.uuids == ["id-1"])
+            return
+        with redis.Redis.from_url(line.broker.url) as client:
+            async with listening(source) as heard:
+                assert client.publish("/0.celeryev/task.multi", json.dumps(enveloped(event("task-x")))) == 1
+                await until(lambda: heard.types == ["task-x"])
 
     run(story())
 

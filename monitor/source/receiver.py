@@ -10,12 +10,14 @@ import threading
 import time
 import uuid
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 from celery.events.event import get_exchange
 from kombu.entity import Queue
 from kombu.exceptions import KombuError
 from kombu.messaging import Consumer
+from kombu.transport import virtual
 
 from monitor.broker import CONNECT_TIMEOUT, Broker
 from monitor.events import Decoded, decode_body
@@ -27,6 +29,8 @@ HANDOVER = 5_000
 # gone.
 QUEUE_LENGTH = 50_000
 QUEUE_EXPIRES = 60.0
+# Seconds that a subscription may take where kombu only asks for it while it drains.
+SUBSCRIBING = 0.25
 
 
 class ReceiverSource:
@@ -100,6 +104,7 @@ class ReceiverSource:
                 no_ack=True,
                 accept=["json"],
             ):
+                self._subscribe(connection)
                 self._backoff.reset()
                 self.connection = connection
                 self._tell(True, "")
@@ -109,6 +114,13 @@ class ReceiverSource:
                     except TimeoutError:
                         if connection.supports_heartbeats and connection.get_heartbeat_interval():
                             connection.heartbeat_check()
+
+    def _subscribe(self, connection: Any) -> None:
+        """AMQP has confirmed the consumer by now. kombu's own transports (Redis) subscribe in their first
+        drain, and what is published before it is lost: a source that said it listens would be wrong."""
+        if isinstance(connection.transport, virtual.Transport):
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=SUBSCRIBING)
 
     def _queue(self, connection: Any) -> Queue:
         bounds = {"x-max-length": QUEUE_LENGTH, "x-max-length-bytes": 64 * 1024 * 1024}
