@@ -17,6 +17,7 @@ Record = TaskRecord | WorkerRecord | FeedRecord | Gap | Rollup | TaskType
 MOST_TASKS = 500  # of one message told by name
 ANY_TASK = "task:*"
 TASKS, WORKERS, FEED, RATES, CONTROLS = "tasks", "workers", "feed", "rates", "controls"
+GAPS = "gaps"  # a span without ears begins or ends: lists show it, and no task need change for that
 
 
 class Delta(msgspec.Struct, frozen=True, gc=False):
@@ -48,7 +49,7 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
             return (WORKERS, f"worker:{r.hostname}")
         if isinstance(r, Rollup | TaskType):
             return (RATES,)
-        return (FEED,)
+        return (FEED, GAPS) if isinstance(r, Gap) else (FEED,)
 
 
 def topics(deltas: Iterable[Delta]) -> set[str]:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from dashboard import access
+from dashboard import access, fragments
+from dashboard.fragments import Page
 from dashboard.queries import gaps
 from monitor import models
 from monitor.deltas import Delta
-from monitor.records import Rollup
+from monitor.records import Gap, Rollup
 from monitor.store import Store
 
 pytestmark = pytest.mark.django_db
@@ -169,3 +170,87 @@ def test_a_tasks_timeline_shows_what_of_it_was_not_seen(viewer: Client) -> None:
     page = html(viewer, "/tasks/t/")
     assert "g-blind" in page and "Blind from" in page
     assert re.search(r'sp-blind" x="(39|40|41)[\d.]*%" width="20', page)
+
+
+def test_a_list_in_another_order_and_an_empty_one_say_it_in_a_sentence(viewer: Client) -> None:
+    task("new", -5, runtime=1.0)
+    gap(-40, -30)
+    for query in ("sort=ran", "q=nowhere", "state=LOST"):
+        page = html(viewer, f"/tasks/?{query}")
+        panel = page[page.index('id="task-list"') :]
+        assert "Umbel was <span" in panel and 'class="blind-r"' not in panel, query
+    before = html(viewer, "/tasks/?q=nowhere&from=2020-01-01T00:00&to=2020-01-02T00:00")
+    assert "Umbel was <span" not in before[before.index('id="task-list"') :]
+
+
+def test_hits_of_a_text_have_the_row_between_them(viewer: Client) -> None:
+    for uuid, at in (("new", -5), ("old", -60)):
+        task(uuid, at, args="('needle',)")
+    row = gap(-40, -30)
+    page = html(viewer, "/tasks/?q=needle")
+    mine = f'id="gap-{row.started_at * 1000:.0f}"'
+    assert page.index('data-uuid="new"') < page.index(mine) < page.index('data-uuid="old"')
+
+
+def test_a_search_that_finds_nothing_says_when_nobody_listened(viewer: Client) -> None:
+    assert "what was sent then may be missing" not in html(viewer, "/search/?q=nowhere")
+    gap(-40, -30)
+    assert "what was sent then may be missing" in html(viewer, "/search/?q=nowhere")
+
+
+def test_the_audit_log_has_a_row_where_effects_may_not_have_been_seen(viewer: Client) -> None:
+    for at in (-5, -60):
+        models.ControlRecord.objects.create(at=NOW + at, username="otto", role="operator", command="revoke")
+    row = gap(-40, -30)
+    page = html(viewer, "/audit/")
+    new, old = (page.index(f'id="c-{r.pk}"') for r in models.ControlRecord.objects.order_by("-at"))
+    assert new < page.index(f'id="gap-{row.started_at * 1000:.0f}"') < old
+    assert "its effect may not have been seen" in page
+
+
+def test_a_command_whose_effect_was_looked_for_meanwhile_says_so(viewer: Client) -> None:
+    fields: dict[str, Any] = {"username": "otto", "role": "operator", "command": "revoke", "targets": ["t"]}
+    one = models.ControlRecord.objects.create(
+        at=NOW - 60, sent_at=NOW - 60, completed_at=NOW - 50, effect="unverified", **fields
+    )
+    gap(-40, -30)
+    assert "Umbel was <span" not in html(viewer, f"/audit/{one.pk}/")
+    gap(-58, -52)
+    assert "An effect of then is known only" in html(viewer, f"/audit/{one.pk}/")
+
+
+def test_pages_of_workers_say_so_while_it_may_still_show(viewer: Client) -> None:
+    one = models.Worker.objects.create(hostname="a@h", status="online", first_seen_at=NOW - 9_000)
+    models.Worker.objects.filter(pk=one.pk).update(details={"losses": {"accounts": {"7": []}}}, missed=3)
+    gap(-5_000, -4_990)
+    for path in ("/workers/", f"/workers/{one.pk}/"):
+        assert 'blind" hidden></div>' in html(viewer, path), path
+    # What was missed is counted since it was first heard of.
+    assert "blind from" in html(viewer, f"/workers/{one.pk}/")
+    gap(-40, -30)
+    for path in ("/workers/", f"/workers/{one.pk}/"):
+        assert "figures over it can be low" in html(viewer, path), path
+
+
+def test_many_spans_are_told_in_few_words(viewer: Client) -> None:
+    task("new", -5)
+    for n in range(6):
+        gap(-1_000 - n * 100, -990 - n * 100)
+    page = html(viewer, "/tasks/?sort=ran")
+    assert " and 3 times before" in page
+
+
+def test_lists_hear_of_a_gap_by_itself() -> None:
+    """While nobody listens no task changes, and no task's topic is told."""
+    told = set(Delta(Gap(NOW, None, "broker away")).topics)
+    for view, names in {
+        "tasks": {"task-list", "task-matches"},
+        "task": {"task-time"},
+        "audit": {"audit-log"},
+        "control-record": {"record"},
+        "workers": {"workers-blind"},
+        "worker": {"worker-blind", "worker-unheard"},
+    }.items():
+        page = Page(view, (("pk", 1), ("uuid", "u")))
+        hearing = {r.name for r in fragments.regions(page) if r.listens(page) & told}
+        assert names <= hearing, view

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from dashboard import access
+from dashboard import access, fragments
+from dashboard.fragments import Page
 from monitor import models
 from tests.test_workers_page import task, worker
 
@@ -81,3 +83,50 @@ def test_a_worker_nobody_knows_is_not_found(client: Client) -> None:
     client.force_login(access.create_user("vera", "viewer", "correct horse 9"))
     assert client.get("/workers/99/").status_code == 404
     assert client.get(f"/workers/{'9' * 30}/").status_code == 404
+
+
+def heard(client: Client, **losses: Any) -> str:
+    row = worker("a@h", missed=losses.pop("missed", 0), details={"losses": losses} if losses else {})
+    html = page(client, row)
+    return html[html.index('id="worker-unheard"') : html.index('id="worker-settings"')]
+
+
+def test_what_was_not_heard_of_is_told_apart(client: Client) -> None:
+    panel = heard(
+        client,
+        missed=14,
+        missed_names={"shop.pay": 12, "shop.<b>mail": 2},
+        silent=7,
+        silent_names=["shop.quiet"],
+        unsent=5,
+        pending=3,
+        accounts={"4185": [1, 2, 3, 4.0, 5.0]},
+    )
+    for label, count in (("Missed", 14), ("Silent by design", 7), ("While its events were off", 5)):
+        assert re.search(rf"<dt>{label}<small>.*?</dt><dd>{count}</dd>", panel), label
+    assert re.search(r"Not told apart yet<small>.*?</dt><dd>3</dd>", panel)
+    assert panel.index(">12<") < panel.index(">2<")
+    assert 'href="/tasks/?name=shop.pay"' in panel and "<code>shop.quiet</code> has" in panel
+    assert "<b>mail" not in panel and "&lt;b&gt;mail" in panel
+
+
+def test_a_worker_that_was_heard_in_full_says_so_and_a_new_one_waits(client: Client) -> None:
+    assert "Nothing to compare yet" in heard(client)
+    models.Worker.objects.all().delete()
+    whole = heard(client, missed_names={}, silent=0, accounts={"1": [1, 2, 3, 4.0, 5.0]})
+    assert "heard of every task" in whole
+
+
+def test_many_names_are_cut_and_odd_details_do_no_harm(client: Client) -> None:
+    names = {f"shop.t{n:03}": 100 - n for n in range(20)}
+    panel = heard(client, missed=1, missed_names=names, silent_names=[f"q{n}" for n in range(20)], silent=1)
+    assert "and 12 more task names" in panel and " and 12 more have" in panel
+    models.Worker.objects.all().delete()
+    assert "Nothing to compare yet" in heard(client, missed_names=[1], silent="x", unsent=True, pending=-2)
+
+
+def test_it_is_drawn_live_as_on_the_page(client: Client) -> None:
+    row = worker("a@h", missed=2, details={"losses": {"missed_names": {"shop.pay": 2}}})
+    html = page(client, row)
+    live = fragments.named("worker-unheard").draw(Page("worker", (("pk", row.pk),)))
+    assert live.strip() in html

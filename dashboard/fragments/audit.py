@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from dashboard.fragments import Page, Region, register
 from dashboard.queries import audit as queries
-from monitor.deltas import CONTROLS
+from dashboard.queries import gaps
+from monitor.deltas import CONTROLS, GAPS
+
+# What a span without ears means for this list: commands are recorded by Umbel, effects are heard.
+ONLY_EFFECTS = "Every command is here; its effect may not have been seen."
 
 
 def asked(page: Page) -> dict[str, Any]:
@@ -25,7 +30,11 @@ def asked(page: Page) -> dict[str, Any]:
 
 def _log(page: Page) -> Mapping[str, Any]:
     filters = asked(page)
-    return {"asked": filters, "entries": queries.entries(**filters), **_links(page, filters["page"])}
+    entries = queries.entries(**filters)
+    blind = gaps.among([entry.record.at for entry in entries.rows], newest=entries.page == 1)
+    rows = [(blind.get(place, []), entry) for place, entry in enumerate(entries.rows)]
+    shown = {"entries": entries, "rows": rows, "last": blind.get(len(rows), []), "only_effects": ONLY_EFFECTS}
+    return {"asked": filters, **shown, **_links(page, filters["page"])}
 
 
 def _links(page: Page, number: int) -> dict[str, str]:
@@ -48,12 +57,16 @@ def _record(page: Page) -> Mapping[str, Any]:
         (str(target), tasks.get(target, ""), sights.get(str(target))) for target in record.targets[:500]
     ]
     hosts = [str(host) for host in (*record.destinations, *([] if entry.on_tasks else record.targets))]
-    return {"entry": entry, "record": record, "targets": targets, "workers": queries.workers_of(hosts)}
+    # An effect is looked for until the command is completed.
+    ends = record.completed_at or time.time()
+    blind = gaps.between(record.sent_at, ends) if record.sent_at else []
+    shown = {"entry": entry, "record": record, "targets": targets, "workers": queries.workers_of(hosts)}
+    return {**shown, "blind": blind}
 
 
 def _topics(page: Page) -> tuple[str, ...]:
-    return (f"control:{page.arg('pk')}",)
+    return (f"control:{page.arg('pk')}", GAPS)
 
 
-register("audit", [Region("audit-log", _log, (CONTROLS,), "audit/_log.html", every=1.0, held=True)])
+register("audit", [Region("audit-log", _log, (CONTROLS, GAPS), "audit/_log.html", every=1.0, held=True)])
 register("control-record", [Region("record", _record, _topics, "audit/_record.html")])

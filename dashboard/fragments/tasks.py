@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dashboard import access
-from dashboard.forms.tasks import TaskFilter, task_filter
+from dashboard.forms.tasks import SPANS, TaskFilter, task_filter
 from dashboard.fragments import Page, Region, register
 from dashboard.queries import gaps
 from dashboard.queries import task as one
@@ -17,7 +17,7 @@ from dashboard.queries.matches import matches
 from dashboard.queries.workflow import workflow
 from dashboard.templatetags.umbel import state_name
 from dashboard.templatetags.words import clock
-from monitor.deltas import TASKS, WORKERS
+from monitor.deltas import GAPS, TASKS, WORKERS
 from monitor.models import Task
 from monitor.records import RETRY, STARTED, STATES, WAITING
 
@@ -77,6 +77,12 @@ def _note(asked: TaskFilter) -> str:
     return "tasks match" if asked.narrowed else "tasks in the history"
 
 
+def _not_in_order(asked: TaskFilter, now: float) -> list[gaps.Blind]:
+    """What touches the time asked for, or the last day, where no row has its place in time."""
+    since = now - SPANS.get(asked.span, gaps.DAY) if asked.since is None else asked.since
+    return gaps.between(since, min(asked.until or now, now), now)
+
+
 # A filter by its key in the URL -> the words for it.
 _DROPS = {
     **{"q": "text", "name": "name", "worker": "worker", "queue": "queue", "error": "exception"},
@@ -88,9 +94,11 @@ def _list(page: Page) -> Mapping[str, Any]:
     asked = _asked(page)
     found = many.window(asked)
     context: dict[str, Any] = {"asked": asked, "window": found, "why_not": why_not_control(page)}
-    if not (asked.stuck or asked.sort):
+    if found.rows and not (asked.stuck or asked.sort):
         moments = [row.task.seen_at for row in found.rows]
         context["blind"] = gaps.among(moments, newest=not (asked.before or asked.after))
+    else:
+        context["blind_note"] = _not_in_order(asked, time.time())
     if not found.rows:
         context["nothing"] = not Task.objects.exists()
         drops = [(key, word) for key, word in _DROPS.items() if asked.asked.get(key)]
@@ -103,8 +111,8 @@ register(
     "tasks",
     [
         Region("task-states", _states, (TASKS,), "tasks/_states.html", every=1.0),
-        Region("task-matches", _matches, (TASKS,), "tasks/_matches.html", every=1.0),
-        Region("task-list", _list, (TASKS,), "tasks/_list.html", held=True),
+        Region("task-matches", _matches, (TASKS, GAPS), "tasks/_matches.html", every=1.0),
+        Region("task-list", _list, (TASKS, GAPS), "tasks/_list.html", held=True),
     ],
 )
 
@@ -114,6 +122,10 @@ register(
 
 def _topics(page: Page) -> tuple[str, ...]:
     return (f"task:{page.arg('uuid')}", WORKERS)
+
+
+def _time_topics(page: Page) -> tuple[str, ...]:
+    return (*_own(page), GAPS)
 
 
 def _own(page: Page) -> tuple[str, ...]:
@@ -150,7 +162,7 @@ register(
     "task",
     [
         Region("task-head", _detail, _topics, "tasks/_head.html", stamp=_stamp),
-        Region("task-time", _time, _own, "tasks/_time.html", stamp=_stamp),
+        Region("task-time", _time, _time_topics, "tasks/_time.html", stamp=_stamp),
         Region("task-failure", _detail, _own, "tasks/_failure.html", stamp=_stamp),
         Region("task-events", _detail, _own, "tasks/_events.html", stamp=_stamp),
         Region("task-usual", _usual, _own, "tasks/_usual.html", every=1.0, stamp=_stamp),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,10 +11,12 @@ from dashboard.forms.workers import STATUSES, WorkerFilter, has
 from dashboard.fragments import Page, Region, register
 from dashboard.fragments.overview import CLOCK
 from dashboard.queries import feed as feed_queries
+from dashboard.queries import gaps
 from dashboard.queries import worker as queries
 from dashboard.queries import workers as worker_queries
+from dashboard.queries.unheard import unheard
 from dashboard.queries.workers import WorkerView
-from monitor.deltas import FEED, TASKS, WORKERS
+from monitor.deltas import FEED, GAPS, TASKS, WORKERS
 
 CHIPS = {
     "online": ("Online", "s-online", "succeeded"),
@@ -29,6 +32,7 @@ UNITS = {
     "gevent": ("greenlet", "greenlets"),
     "eventlet": ("greenlet", "greenlets"),
 }
+NEAR = feed_queries.RECENT  # seconds for which a span without ears may still show in what workers do now
 COLUMNS = (("busy", "Busy"), ("reserved", "Reserved"), ("rate", "Done /s"), ("load", "Load, 1 min"))
 
 
@@ -46,6 +50,16 @@ def _workers(page: Page) -> Mapping[str, Any]:
         "feed": feed_queries.freshness(fleet.now),
         "may": access.can_control(page),
     }
+
+
+def _blind(name: str) -> Callable[[Page], Mapping[str, Any]]:
+    """The context of a notice with that id."""
+
+    def context(page: Page) -> Mapping[str, Any]:
+        now = time.time()
+        return {"id": name, "blind": gaps.between(now - NEAR, now, now)}
+
+    return context
 
 
 def _chips(page: Page) -> Mapping[str, Any]:
@@ -97,6 +111,11 @@ def _held(page: Page, view: WorkerView) -> Mapping[str, Any]:
     }
 
 
+def _unheard(page: Page, view: WorkerView) -> Mapping[str, Any]:
+    # The count goes back to when Umbel first heard of it.
+    return {"heard": unheard(view), "blind": gaps.between(view.row.first_seen_at, view.now, view.now)}
+
+
 def _settings(page: Page, view: WorkerView) -> Mapping[str, Any]:
     rows, hidden = queries.settings(view)
     width = min(max((len(row.name) for row in rows), default=0), 36)
@@ -143,14 +162,19 @@ register(
             every=0.5,
             sees=("query", "role", "read_only"),
         ),
+        Region(
+            "workers-blind", _blind("workers-blind"), (GAPS, CLOCK), "feed/_blind.html", every=1.0, sees=()
+        ),
     ],
 )
 register(
     "worker",
     [
         Region("worker-head", _one(_head), _topics(FEED), "workers/_head.html", every=0.5),
+        Region("worker-blind", _blind("worker-blind"), (GAPS, CLOCK), "feed/_blind.html", every=1.0, sees=()),
         Region("worker-slots", _one(_slots), _topics(), "workers/_slots.html", every=0.5),
         Region("worker-held", _one(_held), _topics(), "workers/_held.html", every=1.0),
+        Region("worker-unheard", _one(_unheard), (WORKERS, GAPS), "workers/_unheard.html", every=1.0),
         Region("worker-settings", _one(_settings), (WORKERS,), "workers/_settings.html", every=5.0),
         Region("worker-pool", _one(pool), _topics(), "workers/_pool.html", every=0.5),
         Region("worker-facts", _one(_facts), (WORKERS,), "workers/_facts.html", every=1.0),

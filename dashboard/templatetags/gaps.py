@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from django import template
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 register = template.Library()
 
 NARROWEST = 0.4  # percent of the axis: a blink is seen as well
+TOLD = 3  # spans told in a sentence, the newest
+MAY_MISS = "What happened then may be missing here."
 
 
 @register.simple_tag
@@ -37,16 +39,38 @@ def blind_bands(parts: Iterable[tuple[float, float]]) -> SafeString:
     )
 
 
-def blind_row(gap: Blind, columns: int) -> SafeString:
-    """A row of a table between those that it separates."""
+@register.simple_tag
+def blind_words(gaps: Sequence[Blind]) -> SafeString:
+    """ "blind from … to …, blind from … to … and 2 times before"; the reason of each shows on it."""
+    spans = format_html_join(
+        ", ", '<span title="{}">{}</span>', ((plain(gap.reason), gap.words) for gap in gaps[-TOLD:])
+    )
+    return format_html("{}{}", spans, _before(gaps))
+
+
+@register.simple_tag
+def blind_text(gaps: Sequence[Blind]) -> str:
+    """The same without markup."""
+    return ", ".join(gap.words for gap in gaps[-TOLD:]) + _before(gaps)
+
+
+def _before(gaps: Sequence[Blind]) -> str:
+    more = len(gaps) - TOLD
+    return f" and {more} time{'' if more == 1 else 's'} before" if more > 0 else ""
+
+
+@register.simple_tag
+def blind_row(gap: Blind, columns: int, note: str = MAY_MISS) -> SafeString:
+    """A row of a table between those that it separates; ``note`` says what that means for the table."""
     return format_html(
-        '<tr class="blind-r" id="{}"><td colspan="{}" title="{}"><p>{}Umbel was {}. '
-        "What happened then may be missing here.</p></td></tr>",
+        '<tr class="blind-r" id="{}"><td colspan="{}" title="{}"><p>{}<span>Umbel was {}. {}</span></p></td>'
+        "</tr>",
         gap.id,
         columns,
         plain(gap.reason),
         icon("s-offline", "i-s"),
         gap.words,
+        note,
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_safe
 
 from dashboard import access
+from dashboard.queries import gaps
 from dashboard.queries import search as queries
 
 
@@ -19,5 +22,7 @@ def search(request: HttpRequest) -> HttpResponse:
     part = request.headers.get("HX-Request") == "true"
     if not part and (hit := queries.meant(found, text)):
         return redirect(hit.href)
-    context = {"title": "Search", "q": text, "hits": found}
+    now = time.time()
+    blind = gaps.between(now - gaps.DAY, now, now) if text and not found else []
+    context = {"title": "Search", "q": text, "hits": found, "blind": blind}
     return render(request, "search/_hits.html" if part else "search/search.html", context)
