@@ -155,6 +155,7 @@ def worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[WorkerFac
         options: Sequence[str] = (),
         events: bool = True,
         timeout: float = 40.0,
+        grace: float = 3.0,
     ) -> Worker:
         hostname = f"{name or f'w{next(numbers)}'}@{socket.gethostname()}"
         argv = [sys.executable, "-m", "celery", "-A", app, "worker", "-P", pool, "-n", hostname]
@@ -164,7 +165,7 @@ def worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[WorkerFac
         env = os.environ | {"SHOP_BROKER": broker, "SHOP_BACKEND": backend, "PYTHONPATH": str(ROOT)}
         env |= {"SHOP_EVENTS": "1" if events else "0"}
         env.pop("DJANGO_SETTINGS_MODULE", None)  # else Celery takes the shop for a Django site
-        process = guarded(argv, tmp_path / f"{hostname}.log", env=env, cwd=ROOT, grace=3)
+        process = guarded(argv, tmp_path / f"{hostname}.log", env=env, cwd=ROOT, grace=grace)
         running = Worker(hostname, process, broker)
         started.append(running)
         _wait_for_ping(running, timeout)
