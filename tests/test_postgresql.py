@@ -91,7 +91,7 @@ SETS = {
         f"tests/test_{name}.py"
         for name in ("worker_page", "task_controls", "worker_controls", "access", "control", "bands")
     ],
-    "programs": [f"tests/test_{name}.py" for name in ("api", "settings_page", "pairs")],
+    "programs": [f"tests/test_{name}.py" for name in ("api", "api_search", "settings_page", "pairs")],
 }
 
 

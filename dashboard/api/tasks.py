@@ -39,6 +39,8 @@ def task_list(request: HttpRequest) -> HttpResponse:
         return answer({"error": str(wrong)}, 400)
     response = answer(found.tasks)
     response["X-Umbel-Limit"] = str(queries.MOST)
+    if found.partly:
+        response["X-Umbel-Search"] = "partly"
     if found.more and (limit is None or limit > queries.MOST):
         following = request.GET.dict() | {"offset": str(offset + queries.MOST)}
         if limit is not None:

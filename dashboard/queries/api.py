@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,11 +11,13 @@ from typing import Any
 from django.db import connections
 from django.db.models import F, QuerySet
 
-from dashboard.forms.tasks import TaskFilter
-from dashboard.queries.tasks import matching
+from dashboard.queries.asked import SearchError, columns, find, parsed, rows_at
+from dashboard.queries.newest import Param
 from monitor import control, models
-from monitor.records import FAILURE, REJECTED, RETRY, REVOKED, STATES, SUCCESS
+from monitor.records import FAILURE, REJECTED, RETRY, REVOKED, SUCCESS
 from monitor.redact import DEFAULT
+
+__all__ = ["Asked", "SearchError", "Tasks", "statuses", "task", "task_types", "tasks", "workers"]
 
 MOST = 10_000  # tasks in one answer; Flower has no such limit, and stands still for minutes
 SORTED = 10_000  # newest matches that are put in an order no index keeps
@@ -30,10 +31,6 @@ _COLUMNS = (
     *("kwargs", "eta", "expires", "retries", "worker", "result", "exception", "runtime", "traceback"),
     *("routing_key", "sender", "root_id", "parent_id", "marks"),
 )
-
-
-class SearchError(ValueError):
-    """A search that Umbel cannot read."""
 
 
 @dataclass(frozen=True)
@@ -50,30 +47,52 @@ class Asked:
     received_before: float | None = None
     search: str = ""
 
+    def holds(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row was received within the times asked for."""
+        received = row["received_at"]
+        after, before = self.received_after, self.received_before
+        if after is None and before is None:
+            return True
+        return received is not None and (
+            (after is None or received > after) and (before is None or received < before)
+        )
+
 
 @dataclass(frozen=True)
 class Tasks:
-    """By uuid, in order; ``more`` when others match as well."""
+    """By uuid, in order; ``more`` when others match as well; ``partly`` when not all could be searched."""
 
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     more: bool = False
+    partly: bool = False
 
 
 def tasks(asked: Asked) -> Tasks:
     """The tasks that match. Raises ``SearchError``."""
-    found = _matching(asked)
-    if asked.limit <= 0:
+    search = parsed(asked.search)
+    chosen = columns(search, asked.worker, asked.name, asked.state)
+    if asked.limit <= 0 or chosen is None:
         return Tasks()
-    if asked.sort:
-        column = {"received": "received_at", "started": "started_at"}.get(
-            asked.sort.lstrip("-"), asked.sort.lstrip("-")
-        )
-        newest = found.order_by("-seen_at", "-id").values("pk")[:SORTED]
-        place = F(column).desc(nulls_last=True) if asked.sort.startswith("-") else F(column).asc()
-        found = models.Task.objects.filter(pk__in=newest).order_by(place, "-id")
+    column = {"received": "received_at", "started": "started_at"}.get(
+        asked.sort.lstrip("-"), asked.sort.lstrip("-")
+    )
+    end = asked.offset + asked.limit + 1
+    partly = False
+    if search.text:
+        hits = find(search, chosen, _since(asked), asked.holds, SORTED if asked.sort else end)
+        partly = hits.partly
+        rows = rows_at(hits.places if asked.sort else hits.places[asked.offset : end], _COLUMNS)
+        if asked.sort:
+            rows = _in_order(rows, column, descending=asked.sort.startswith("-"))[asked.offset : end]
     else:
-        found = found.order_by("-seen_at", "-id")
-    rows = list(found.only(*_COLUMNS)[asked.offset : asked.offset + asked.limit + 1])
+        found = _matching(asked, chosen)
+        if asked.sort:
+            newest = found.order_by("-seen_at", "-id").values("pk")[:SORTED]
+            place = F(column).desc(nulls_last=True) if asked.sort.startswith("-") else F(column).asc()
+            found = models.Task.objects.filter(pk__in=newest).order_by(place, "-id")
+        else:
+            found = found.order_by("-seen_at", "-id")
+        rows = list(found.only(*_COLUMNS)[asked.offset : end])
     shown = rows[: asked.limit]
     children = _children([row.uuid for row in shown])
     listed = {}
@@ -83,7 +102,7 @@ def tasks(asked: Asked) -> Tasks:
         if worker is not None:
             one["worker"] = worker
         listed[row.uuid] = one
-    return Tasks(listed, len(rows) > asked.limit)
+    return Tasks(listed, len(rows) > asked.limit, partly)
 
 
 def task(uuid: str) -> dict[str, Any] | None:
@@ -125,61 +144,30 @@ def workers(name: str = "", refresh: bool = False) -> dict[str, dict[str, Any]]:
 
 # Tasks
 
-_ENDS = {"succeeded": SUCCESS, "failed": FAILURE, "retried": RETRY, "revoked": REVOKED, "rejected": REJECTED}
+
+def _since(asked: Asked) -> float | None:
+    return None if asked.received_after is None else asked.received_after - DRIFT
 
 
-def _matching(asked: Asked) -> QuerySet[models.Task]:
-    text, qualified = searched(asked.search)
-    # Only what is searched for goes the way of the tasks page.
-    found = matching(TaskFilter(q=text), 0.0) if text else models.Task.objects.all()
-    names = [name for name in (asked.name, qualified.get("name", "")) if name]
-    workers = [name for name in (asked.worker, qualified.get("worker", "")) if name]
-    states = [state for state in (asked.state, qualified.get("state", "").upper()) if state]
-    if any(state not in STATES for state in states):
-        return models.Task.objects.none()
-    for column, values in (("name", names), ("worker", workers), ("state", states)):
-        for value in values:
-            found = found.filter(**{column: value})
+def _matching(asked: Asked, chosen: Mapping[str, Sequence[Param]]) -> QuerySet[models.Task]:
+    found = models.Task.objects.filter(**{f"{column}__in": values for column, values in chosen.items()})
     if asked.received_after is not None:
-        found = found.filter(received_at__gt=asked.received_after, seen_at__gt=asked.received_after - DRIFT)
+        found = found.filter(received_at__gt=asked.received_after, seen_at__gt=_since(asked))
     if asked.received_before is not None:
         found = found.filter(received_at__lt=asked.received_before)
     return found
 
 
-_TERM = re.compile(r'\s*(?:(\w+):)?("(?:[^"\\]|\\.)*"|[^\s"()]+)|\s*([()])')
-_QUALIFIERS = ("name", "state", "worker")
-_TEXTS = ("args", "kwargs", "result")
+def _in_order(rows: list[models.Task], column: str, *, descending: bool) -> list[models.Task]:
+    """Values that are not known come last, or first, as in SQL above."""
+    rows = sorted(rows, key=lambda row: -row.pk)
+    known = [row for row in rows if getattr(row, column) is not None]
+    unknown = [row for row in rows if getattr(row, column) is None]
+    known.sort(key=lambda row: getattr(row, column), reverse=descending)
+    return known + unknown if descending else unknown + known
 
 
-def searched(search: str) -> tuple[str, dict[str, str]]:
-    """Free text and the qualifiers ``name:``, ``state:`` and ``worker:`` of a search in Flower's language.
-
-    Raises ``SearchError`` for what Umbel does not read: OR, parentheses, and text that is too long.
-    """
-    words: list[str] = []
-    qualified: dict[str, str] = {}
-    place = 0
-    search = search.strip()
-    if len(search) > 255:
-        raise SearchError(f"Search has {len(search):,} characters; 255 are the most.")
-    while place < len(search):
-        term = _TERM.match(search, place)
-        if term is None or term[3]:
-            raise SearchError(f"Search cannot be read at position {place}.")
-        qualifier, value = (term[1] or "").lower(), re.sub(r"\\(.)", r"\1", term[2].strip('"'))
-        if not qualifier and value.endswith(":") and value[:-1].lower() in (*_QUALIFIERS, *_TEXTS):
-            raise SearchError(f"Search qualifier requires a value at position {place}.")
-        if not qualifier and value == "OR":
-            raise SearchError(f"Search with OR is not read by Umbel, at position {place}.")
-        if qualifier in _QUALIFIERS:
-            qualified[qualifier] = value
-        elif qualifier and qualifier not in _TEXTS:
-            words.append(f"{term[1]}:{value}")
-        elif value != "AND" or qualifier:
-            words.append(value)
-        place = term.end()
-    return " ".join(words), qualified
+_ENDS = {"succeeded": SUCCESS, "failed": FAILURE, "retried": RETRY, "revoked": REVOKED, "rejected": REJECTED}
 
 
 def _task(row: models.Task, children: Sequence[str]) -> dict[str, Any]:

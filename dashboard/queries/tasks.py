@@ -5,14 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import or_
 from typing import Any
 
 from django.db import connection
-from django.db.models import Q, QuerySet
 
-from dashboard.forms.tasks import SPANS, TaskFilter
+from dashboard.forms.tasks import TaskFilter
 from dashboard.queries import newest, shared, text
 from dashboard.queries.newest import Found, Place, wanted
 from dashboard.queries.usual import Usual, all_usual
@@ -23,7 +20,6 @@ from monitor.records import STARTED, STATES, WAITING
 ROWS = 50
 COUNTED = 10_000  # rows counted at most; beyond, "10,000+"
 MATCHES = 1_000  # rows counted at most that hold a text
-SEARCHED = 20_000  # newest rows that the API looks for a text in
 SORTED = 2_000  # rows that are put in an order no index keeps
 LONGEST = 5_000  # newest rows that are put in the order of their runtimes
 RUNNING = 10_000  # running tasks among which the oldest are looked for
@@ -87,30 +83,6 @@ def window(asked: TaskFilter, now: float | None = None) -> Window:
     if asked.sort == "ran":
         return _longest(asked, now)
     return _newest(asked, now)
-
-
-def matching(asked: TaskFilter, now: float) -> QuerySet[Task]:
-    """Unordered rows that match all but ``stuck``, for the API: a text is any part of the newest rows."""
-    tasks = Task.objects.all()
-    if asked.states:
-        tasks = tasks.filter(state__in=asked.states)
-    if asked.name:
-        tasks = tasks.filter(_named(asked.name))
-    if asked.worker:
-        tasks = tasks.filter(worker=asked.worker)
-    if asked.queue:
-        tasks = tasks.filter(queue=asked.queue)
-    since = now - SPANS[asked.span] if asked.span else asked.since
-    if since is not None:
-        tasks = tasks.filter(seen_at__gte=since)
-    if asked.until is not None:
-        tasks = tasks.filter(seen_at__lte=asked.until)
-    if asked.q:
-        newest = tasks.order_by("-seen_at", "-id").values("pk")[:SEARCHED]
-        fields = ("args", "kwargs", "result", "exception", "uuid")
-        text = reduce(or_, (Q(**{f"{name}__icontains": asked.q}) for name in fields))
-        tasks = Task.objects.filter(text, pk__in=newest)
-    return tasks
 
 
 def count(asked: TaskFilter, now: float | None = None) -> tuple[int, bool]:
@@ -195,13 +167,6 @@ def mentions(uuid: str) -> int:
     """How many tasks name this one as their parent or root, though it was not seen itself."""
     children = Task.objects.filter(parent_id=uuid).values("pk")[:ROWS].count()
     return children or Task.objects.filter(NOT_ROOT, root_id=uuid).values("pk")[:ROWS].count()
-
-
-def _named(pattern: str) -> Q:
-    bare = pattern.strip("*")
-    if pattern.startswith("*"):
-        return Q(name__icontains=bare)
-    return Q(name__startswith=bare) if pattern.endswith("*") else Q(name=pattern)
 
 
 def _newest(asked: TaskFilter, now: float) -> Window:
