@@ -247,6 +247,19 @@ def test_beat_is_shown_as_beat_and_not_counted_as_a_worker() -> None:
     assert fleet.worker("beat1@host").status != "offline"
 
 
+def test_who_sends_heartbeats_is_no_beat_whatever_an_answer_cut_short_says() -> None:
+    fleet = Fleet()
+    fleet.cluster.reconcile(Inspection(W, fleet.now, is_beat=True), fleet.now)
+    fleet.beat()
+    assert not fleet.worker().is_beat
+    fleet.cluster.reconcile(Inspection(W, fleet.now, is_beat=True), fleet.now)
+    assert not fleet.worker().is_beat
+    assert fleet.cluster.feed(fleet.now).workers_known == 1
+    fleet.cluster.reconcile(Inspection("mute@host", fleet.now, is_beat=True), fleet.now)
+    fleet.cluster.reconcile(Inspection("mute@host", fleet.now, {"pid": 5}), fleet.now)
+    assert not fleet.worker("mute@host").is_beat
+
+
 # what was missed
 
 

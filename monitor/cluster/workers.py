@@ -132,7 +132,8 @@ class Workers:
         record.inspected_at = now
         worker.inspect_at = None
         worker.is_dirty = True
-        record.is_beat = inspection.is_beat or record.is_beat
+        # Beat sends no heartbeats: an answer to ping alone was cut short, when the broker stood still.
+        record.is_beat = inspection.is_beat and not worker.beats
         stats = inspection.stats
         answered = inspection.is_beat or any(
             getattr(inspection, command) is not None
@@ -294,6 +295,8 @@ class Workers:
         process.clock, process.stamp = event.clock, event.timestamp
         process.processed = event.processed
         process.beats += 1
+        if record.is_beat:
+            record.is_beat, worker.is_dirty, worker.inspect_at = False, True, process.heard_at
         before = (record.pid, record.busy, record.processed, record.load, record.software)
         record.pid, record.clock = event.pid or record.pid, event.clock
         if event.active is not None:

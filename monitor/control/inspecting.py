@@ -49,9 +49,12 @@ def inspect_worker(hostname: str, timeout: float = 2.0, full: bool = False) -> I
     if not answers:
         return None
     if set(answers) == {"ping"}:
-        # It answers ping and nothing else. A worker that fell busy in between would not answer a second ping.
-        again = look(broker, {"ping": {}}, [hostname], timeout=min(timeout, 1.0))
-        return Inspection(hostname, asked_at, is_beat=bool(again))
+        # Beat answers ping and nothing else, twice. A worker that fell busy, or a broker that stood still in
+        # between, does that once: taken for beat, the worker would not be asked again.
+        again = {r.command: r for r in look(broker, _SHORT, [hostname], timeout=timeout)}
+        if again.keys() <= {"ping"}:
+            return Inspection(hostname, asked_at, is_beat=bool(again))
+        answers = again
     return Inspection(
         hostname=hostname,
         asked_at=asked_at,
