@@ -24,6 +24,7 @@ from dashboard import hub, process  # noqa: E402
 from dashboard.consumers import SameOrigin  # noqa: E402
 from dashboard.flow import Backpressure  # noqa: E402
 from dashboard.middleware import HEADERS  # noqa: E402
+from dashboard.process import siblings  # noqa: E402
 from dashboard.routing import websocket_urlpatterns  # noqa: E402
 
 
@@ -48,13 +49,16 @@ async def lifespan(scope: object, receive: Any, send: Any) -> None:
     """What servers other than Daphne say at the start and at the end of a process; a bad start ends it."""
     while (await receive())["type"] == "lifespan.startup":
         try:
+            process.log_to_stderr()
             process.need_channels()
             await sync_to_async(process.broker)()
+            siblings.begin()
         except CommandError as error:
             await send({"type": "lifespan.startup.failed", "message": f"umbel: {error}"})
         else:
             await send({"type": "lifespan.startup.complete"})
     await hub.current().stop()
+    await sync_to_async(siblings.end)()
     await send({"type": "lifespan.shutdown.complete"})
 
 

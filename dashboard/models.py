@@ -34,3 +34,18 @@ class SignInAttempt(models.Model):
 
     def __str__(self) -> str:
         return f"{self.account} from {self.address}"
+
+
+class WebProcess(models.Model):
+    """A process that serves pages, of several. By the database's clock; gone minutes after its last word."""
+
+    name = models.CharField(max_length=128, unique=True)  # host:pid:random
+    host = models.CharField(max_length=255, default="", blank=True)
+    pid = models.IntegerField(default=0)
+    key = models.CharField(max_length=16)  # fingerprint of its secret key, which cannot be told from it
+    version = models.CharField(max_length=32, default="", blank=True)
+    started_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.name

@@ -14,7 +14,7 @@ from django.core.management.base import CommandError
 from django.db import connections
 
 from dashboard import access
-from dashboard.process import database, end_within, notify
+from dashboard.process import database, end_within, is_alone, notify, siblings
 from monitor import broker as brokers
 from monitor import publish
 
@@ -72,6 +72,8 @@ class Web:
         async def begin() -> None:
             publish.bind(asyncio.get_running_loop())
             await asyncio.to_thread(self._begin)
+            if not is_alone():
+                siblings.begin()
             self._say_where()
 
         def watch() -> None:
@@ -93,7 +95,7 @@ class Web:
             notify.say(STOPPING="1")
             self._say("Stopping.")
             end_within()
-            return threads.deferToThread(self._end)
+            return threads.deferToThread(self._bow_out)
 
         twisted.callWhenRunning(started)
         twisted.addSystemEventTrigger("before", "shutdown", stopping)
@@ -102,6 +104,11 @@ class Web:
             raise CommandError(_taken(settings.UMBEL_ADDRESS, settings.UMBEL_PORT, "it could not be opened"))
         publish.bind(None)
         connections.close_all()
+
+    def _bow_out(self) -> None:
+        self._end()
+        if not is_alone():
+            siblings.end()
 
     def _say_where(self) -> None:
         address, port = self._server.listening_addresses[0][:2]

@@ -10,7 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from django.conf import settings
 from django.db import DatabaseError
 
+from dashboard import process
+from dashboard.models import WebProcess
 from dashboard.options import OPTIONS
+from dashboard.process import siblings
 from dashboard.queries.shared import reading
 from monitor.redact import DEFAULT
 from monitor.store import sizes
@@ -75,6 +78,26 @@ def _value(name: str, secret: bool, value: str) -> str:
         return value
     # A URL without its user part says which server it is; nothing else of a secret is shown.
     return DEFAULT.url(value) if "://" in value and name != "secret-key" else HIDDEN
+
+
+@dataclass(frozen=True)
+class Webs:
+    """The processes that serve pages; ``keys`` is how many different secret keys they sign with."""
+
+    rows: list[tuple[WebProcess, bool]]  # with whether its key is that of this process
+    keys: int
+
+
+def webs() -> Webs | None:
+    """None where one process is all there is."""
+    if process.is_alone():
+        return None
+    own = siblings.fingerprint()
+    try:
+        alive = siblings.alive()
+    except DatabaseError:
+        return None
+    return Webs([(one, one.key == own) for one in alive], len({one.key for one in alive}))
 
 
 def versions() -> list[tuple[str, str]]:

@@ -22,5 +22,6 @@ def settings(request: HttpRequest) -> HttpResponse:
         # SQLite cannot say it by table unless it was built so.
         "sized": storage is not None and any(table.size is not None for table in storage.tables),
         "versions": queries.versions(),
+        "webs": queries.webs(),
     }
     return render(request, "settings/settings.html", context)
