@@ -104,7 +104,9 @@ def test_a_slow_consumer_is_cut_off_named_and_set_right(rig: Rig, worker: Any) -
         loop.call_soon_threadsafe(lambda: stands.set() or held.wait(60))
         assert stands.wait(20)  # the engine's loop: from here on it reads nothing
         deadline = time.monotonic() + 30
-        while client.publish("/0.celeryev/task.custom", filler):  # until nobody hears it
+        while client.publish(
+            "/0.celeryev/task.custom", filler
+        ):  # until nobody hears it: sockets hold some MB, or 36
             assert time.monotonic() < deadline, "Redis cut nobody off"
         held.set()
         wait_until(lambda: len(gaps()) > 0 and gaps()[-1][1] is not None, what="the gap")
