@@ -270,6 +270,18 @@ class TestFlow:
         wait_until(lambda: feed().accounting.dropped == 51)
         assert feed().accounting.balanced
 
+    def test_an_event_that_breaks_something_costs_only_itself(self, watch: Callable[..., Watch]) -> None:
+        on = watch()
+        broken = event("task-received", "broken", name="shop.pay")
+        broken.hostname = ["no text"]  # type: ignore[assignment]
+        on.source.say(*life("a"), broken, *life("b", "started"))
+        until_state("b", "STARTED")
+        until_state("a", "RECEIVED")
+        wait_until(lambda: feed().accounting.received == 4)
+        account = feed().accounting
+        assert (account.applied, account.dropped, account.balanced) == (3, 1, True)
+        assert on.engine.crashes == {"apply": 1}
+
     def test_an_error_in_a_part_is_counted_and_shown_and_the_part_runs_again(
         self, watch: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
     ) -> None:

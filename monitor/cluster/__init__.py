@@ -8,7 +8,6 @@ have a row in history, so it is ``cold`` until that row has been looked for and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from monitor.cluster.derive import derive
 from monitor.cluster.limits import Limits
@@ -17,7 +16,20 @@ from monitor.cluster.tally import Tally
 from monitor.cluster.tasks import Tasks
 from monitor.cluster.workers import Workers
 from monitor.deltas import Delta
-from monitor.events import TASK_KINDS, Decoded, TaskEvent, WorkerEvent
+from monitor.events import (
+    TASK_KINDS,
+    Decoded,
+    Failed,
+    Received,
+    Rejected,
+    Retried,
+    Revoked,
+    Sent,
+    Succeeded,
+    TaskEvent,
+    WorkerEvent,
+)
+from monitor.events import Started as StartedEvent
 from monitor.records import (
     STARTED,
     Accounting,
@@ -33,6 +45,9 @@ from monitor.records import (
 from monitor.redact import DEFAULT, Redactor
 
 __all__ = ["Cluster", "Limits", "derive"]
+
+# What a worker says of a task; clients say "sent", tasks may say anything else.
+_FROM_WORKERS = frozenset({Received, StartedEvent, Succeeded, Failed, Retried, Revoked, Rejected})
 
 
 class Cluster:
@@ -73,48 +88,60 @@ class Cluster:
         """File one event."""
         self.apply_all((event,), now)
 
-    def apply_all(self, events: Sequence[TaskEvent | WorkerEvent], now: float) -> None:
-        """File the events of a message. They count as applied; what proves repeated is moved at the drain."""
-        workers, tasks = self.workers, self.tasks
-        count = self._accounting
-        for_tasks: Sequence[Any] = events  # all but heartbeats
-        heartbeats = repeated = 0
+    def apply_all(self, events: Iterable[TaskEvent | WorkerEvent], now: float) -> None:
+        """File events under their tasks and workers; what proves repeated changes the account at the drain.
+
+        An error counts nothing of the event that raised it: the caller drops that one, and goes on with
+        what is left of an iterator.
+        """
+        # One loop with nothing called for nearly all events: it runs for each event there is.
+        workers, heard = self.workers, self.tasks.heard
+        room, has_row = self.tasks.room, self.tasks.has_row
         hostname, pid, losses = "", -1, None
-        for event in events:
-            if isinstance(event, TaskEvent):
-                kind = event.kind
-                if kind == "sent":
-                    continue
-                # Nearly all events of a message come from one process, of which all is known.
-                if event.hostname != hostname or event.pid != pid:
-                    hostname, pid = event.hostname, event.pid
-                    losses = workers.plain(hostname, pid, now)
-                if losses is None or kind not in TASK_KINDS:
-                    workers.task_event(event, kind, now, kind in TASK_KINDS)
-                    losses = workers.plain(hostname, pid, now)
-                elif kind == "started":
-                    losses.starts.append(event)
+        done = repeated = refused = filed = 0
+        last: TaskEvent | WorkerEvent | None = None
+        try:
+            for event in events:
+                shape = event.__class__
+                if shape in _FROM_WORKERS:
+                    # Those that follow each other often come from one process, of which all is known.
+                    if event.pid != pid or event.hostname != hostname:
+                        hostname, pid = event.hostname, event.pid
+                        losses = workers.plain(hostname, pid, now)
+                    if losses is None:
+                        workers.task_event(event, event.kind, now, True)  # type: ignore[arg-type]
+                        losses = workers.plain(hostname, pid, now)
+                    elif shape is StartedEvent:
+                        losses.starts.append(event)  # type: ignore[arg-type]
+                    else:
+                        losses.spoke = True
+                elif shape is not Sent:
+                    hostname = ""
+                    if not isinstance(event, TaskEvent):
+                        done += 1
+                        last = event
+                        repeated += not workers.heartbeat(event, now)
+                        continue
+                    workers.task_event(event, event.kind, now, False)
+                done += 1
+                last = event
+                event.seen_at = now  # type: ignore[union-attr]
+                uuid = event.uuid  # type: ignore[union-attr]
+                group = heard.get(uuid)
+                if group is not None:
+                    group.append(event)  # type: ignore[arg-type]
+                elif room > 0 or has_row(uuid):
+                    heard[uuid] = [event]  # type: ignore[list-item]
+                    room -= 1
                 else:
-                    losses.spoke = True
-            else:
-                heartbeats += 1
-                hostname = ""
-                if not workers.heartbeat(event, now):
-                    repeated += 1
-        if heartbeats:
-            for_tasks = [event for event in events if isinstance(event, TaskEvent)]
-        # Counted last: a message that fails here has no outcome yet, and is the caller's to drop.
-        refused = tasks.apply(for_tasks, now) if for_tasks else 0
-        total = len(events)
-        if total:
-            last = events[-1]
-            self._pulse.event(last.hostname, last.timestamp, now, total)
-        count.received += total
-        count.applied += total - refused - repeated
-        count.duplicate += repeated
-        if refused:
-            count.dropped += refused
-            self.limits.let_go["events without room for their task"] += refused
+                    refused += 1
+                    continue
+                filed += 1
+        finally:
+            self.tasks.waiting += filed
+            self._applied(done, repeated, refused)
+            if last is not None:
+                self._pulse.event(last.hostname, last.timestamp, now, done)
 
     def count(self, decoded: Decoded) -> None:
         """Account for what a message held beside its good events."""
@@ -306,6 +333,15 @@ class Cluster:
         )
 
     # private
+
+    def _applied(self, done: int, repeated: int, refused: int) -> None:
+        count = self._accounting
+        count.received += done
+        count.applied += done - refused - repeated
+        count.duplicate += repeated
+        if refused:
+            count.dropped += refused
+            self.limits.let_go["events without room for their task"] += refused
 
     def _take_duplicates(self) -> None:
         duplicates, self.tasks.duplicates = self.tasks.duplicates, 0

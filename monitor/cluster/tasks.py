@@ -108,26 +108,14 @@ class Tasks:
 
     # events
 
-    def apply(self, events: Iterable[TaskEvent], now: float) -> int:
-        """File events under their tasks; gives how many found no room."""
-        heard = self.heard
-        refused = count = 0
-        room = 2 * self._limits.tasks - len(self.live) - len(heard) - len(self._batch)
-        for event in events:
-            event.seen_at = now
-            uuid = event.uuid
-            group = heard.get(uuid)
-            if group is not None:
-                group.append(event)
-            elif room > 0 or uuid in self.live or uuid in self._batch:
-                heard[uuid] = [event]
-                room -= 1
-            else:
-                refused += 1
-                continue
-            count += 1
-        self.waiting += count
-        return refused
+    @property
+    def room(self) -> int:
+        """How many more tasks may be heard of until the next drain."""
+        return 2 * self._limits.tasks - len(self.live) - len(self.heard) - len(self._batch)
+
+    def has_row(self, uuid: str) -> bool:
+        """Whether the task is in memory already, so that one more event of it needs no room."""
+        return uuid in self.live or uuid in self._batch
 
     def name_of(self, uuid: str) -> str:
         """The name of a live task, or of one that ended of late; '' when it is not known."""

@@ -10,7 +10,7 @@ import gc
 import threading
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -231,20 +231,16 @@ class Engine:
             if len(events) < len(every):
                 kept = set(map(id, events))
                 self.cluster.shed([event for event in every if id(event) not in kept], received_at)
-        try:
-            self.cluster.apply_all(events, received_at)
-        except Exception:  # noqa: BLE001 - the edge: one event costs only itself
-            self._apply_one_by_one(events, received_at)
-        if not self._stirred.is_set():
-            self._stirred.set()
-
-    def _apply_one_by_one(self, events: Sequence[Any], received_at: float) -> None:
-        for event in events:
+        left = iter(events)
+        while True:
             try:
-                self.cluster.apply(event, received_at)
+                self.cluster.apply_all(left, received_at)
+                break
             except Exception as error:  # noqa: BLE001 - the edge: one event costs only itself
                 self._crashed("apply", error)
                 self.cluster.drop(1, "error in Umbel")
+        if not self._stirred.is_set():
+            self._stirred.set()
 
     def _apply_state(self, connected: bool, reason: str, at: float) -> None:
         if connected:

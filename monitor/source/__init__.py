@@ -1,8 +1,8 @@
 """Where events come from: a Redis broker, any other broker, or a recording. One contract, for the engine.
 
-A source calls ``on_message(decoded, received_at)`` for each message and ``on_state(connected, reason)``
-whenever it starts to listen (``True, ""``) or finds that it does not: ``False``, one redacted line and, where
-it knows, since when.
+A source calls ``on_message(decoded, received_at)`` for each message, or once for several that came together,
+and ``on_state(connected, reason)`` whenever it starts to listen (``True, ""``) or finds that it does not:
+``False``, one redacted line and, where it knows, since when.
 Between a ``False`` and the next ``True`` events may have been lost: no source ever reconnects in silence.
 Both are called on the loop of ``run``.
 """

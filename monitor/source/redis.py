@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from monitor.broker import CONNECT_TIMEOUT, Broker, redis_url, sentinel_parts
-from monitor.events import Decoded, decode
+from monitor.events import Decoded, TaskEvent, WorkerEvent, decode
 from monitor.source.backoff import Backoff, OnMessage, OnState
 from monitor.source.output import Output, OutputWatch
 
@@ -140,6 +140,7 @@ class _Wire(asyncio.Protocol):
         # When the last event was sent, by our clock: senders' clocks are compared by their least lateness.
         self.last_sent_at = time.time()
         self._least_late = float("inf")
+        self._read_at = 0.0  # when bytes last came
         self._decode, self._on_message = decode, on_message
         self._reader = hiredis.Reader(notEnoughData=False)
         self._transport: asyncio.Transport | None = None
@@ -170,26 +171,38 @@ class _Wire(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        """The events of all messages that came together go on together: each step has a price."""
         self.heard_at = _now()
         self.asked_at = 0.0
-        reader, decode, on_message = self._reader, self._decode, self._on_message
+        reader, decode = self._reader, self._decode
         received_at = time.time()
-        decoded: Decoded | None = None
+        events: list[TaskEvent | WorkerEvent] = []
         try:
             reader.feed(data)
             while (reply := reader.gets(False)) is not False:
                 if type(reply) is list and reply and reply[0] in _MESSAGE:
                     decoded = decode(reply[-1])
-                    on_message(decoded, received_at)
+                    events += decoded.events
+                    if decoded.malformed or decoded.ignored:
+                        decoded.events = ()
+                        self._on_message(decoded, received_at)
                 else:
                     self._other(reply)
         except hiredis.ProtocolError as error:
             self.end(ConnectionError(f"Redis sent what is not its protocol: {error}"))
-        if decoded is not None and decoded.events:
-            stamp = getattr(decoded.events[-1], "timestamp", 0.0)
-            if stamp:
+        if events:
+            self._on_message(Decoded(events), received_at)
+            if stamp := events[-1].timestamp:
                 self._least_late = min(self._least_late, received_at - stamp)
                 self.last_sent_at = stamp + self._least_late
+        self._gather(len(data))
+
+    def _gather(self, size: int) -> None:
+        """While much comes, let more of it come before it is read: each reading has a price of its own."""
+        transport, before, self._read_at = self._transport, self._read_at, self.heard_at
+        if transport is not None and size < _MUCH and self.heard_at - before < 2 * _GATHER:
+            transport.pause_reading()
+            asyncio.get_running_loop().call_later(_GATHER, transport.resume_reading)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = not self.lost.is_set()
@@ -211,6 +224,8 @@ class _Wire(asyncio.Protocol):
 
 
 _MESSAGE = (b"pmessage", b"message")
+_GATHER = 0.01  # seconds
+_MUCH = 65_536  # bytes read at once that are worth a reading
 _now = time.monotonic
 
 
