@@ -2,23 +2,22 @@
 
 ``python -m bench.fill FOLDER --tasks 1000000`` makes ``FOLDER/umbel.sqlite3`` (or fills ``--database URL``).
 A pool of tasks is made in Python, through the records that the engine itself writes; the database multiplies
-it, each copy with its own id, times and order number. Indexes come after the rows: that is quicker.
+it, each copy with its own id, order number and times. Indexes come after the rows: that is quicker.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
 import random
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import counts, lives
 from bench.report import say
 
 if TYPE_CHECKING:
@@ -27,20 +26,8 @@ if TYPE_CHECKING:
 POOL = 20_000  # different tasks; the rest are copies of them
 SPAN = 14 * 86_400.0  # seconds that the tasks are spread over
 NEWEST = 300.0  # seconds at the end that the unfinished ones have to themselves
-SHORT = 26 * 3600.0  # seconds that the finest counts are kept
-NAMES = 40
-WORKERS = 12
-QUEUES = ("default", "mail", "image", "report", "search", "billing")
-OPEN = {"PENDING": 1_000, "RECEIVED": 300, "STARTED": 96, "RETRY": 40}  # unfinished ones, the newest
-ENDS = (("SUCCESS", 0.945), ("FAILURE", 0.04), ("REVOKED", 0.01), ("REJECTED", 0.003), ("LOST", 0.002))
-TOWNS = ("Aarhus", "Bergen", "Coimbra", "Dresden", "Evora", "Fulda", "Ghent", "Hamar", "Imola", "Jena")
-FAULTS = ("ValueError('no such order @n')", "TimeoutError('gateway silent for 30 s')", "KeyError('sku-@n')")
-TRACE = (
-    'Traceback (most recent call last):\n  File "/srv/shop/tasks.py", line 41, in {0}\n    run(order)\n'
-    '  File "/srv/shop/orders.py", line 108, in run\n    raise {1}\n{1}\n'
-)
-# Stand-ins in the texts of the pool, each replaced in its copies.
-SENT, RECEIVED, STARTED, ENDED = 1111111111.1, 2222222222.2, 3333333333.3, 4444444444.4
+MICRO = 1_000_000
+MARKS = 7  # of a task at most
 
 
 def main() -> None:
@@ -51,6 +38,9 @@ def main() -> None:
     parser.add_argument("--span", type=float, default=SPAN, help="seconds that the tasks are spread over")
     parser.add_argument("--no-search", action="store_true", help="leaves the search index to the engine")
     asked = parser.parse_args()
+    open_tasks = sum(lives.OPEN.values())
+    if asked.tasks <= open_tasks or (asked.span - NEWEST) * MICRO < 2 * asked.tasks:
+        parser.error(f"{asked.tasks} tasks: more than {open_tasks}, and at most one in two microseconds.")
     ready(asked.folder, asked.database)
     began = time.monotonic()
     fill(asked.tasks, span=asked.span, search=not asked.no_search)
@@ -74,367 +64,212 @@ def ready(folder: Path, database: str = "") -> None:
 def fill(
     count: int, now: float | None = None, span: float = SPAN, seed: int = 1, search: bool = True
 ) -> None:
-    """So many tasks up to ``now`` (default: the clock), with their names, workers and rollups."""
+    """So many tasks up to ``now`` (default: the clock), with their names, workers and counts."""
+    from monitor.deltas import Delta
+    from monitor.store import Store
+
     now = time.time() if now is None else now
-    pool = _pool(random.Random(seed))
-    finished = count - sum(OPEN.values())
-    with _quickly():
-        start, step = now - span, (span - NEWEST) / max(finished, 1)
+    dice = random.Random(seed)
+    newest = lives.unfinished(dice, now, NEWEST)
+    finished = count - len(newest)
+    pool = [lives.ended(dice) for _ in range(min(POOL, finished))]
+    # All in microseconds, so that the times of a row and those within its marks are the same.
+    start, step = int((now - span) * MICRO), int((span - NEWEST) * MICRO) // finished
+    counting = counts.Counting(pool, newest, finished, start / MICRO, step / MICRO, now)
+    with counting.meanwhile(), _quickly():
+        _days(now - span, now)
         _multiply(pool, finished, start, step)
+        Store().write([*map(Delta, newest), *map(Delta, lives.workers(now, now - span))], now)
         say("  tasks")
-        _open(random.Random(seed + 1), now)
-        _workers(now)
-        _types(pool, finished, now, span)
-        _rollups(pool, finished, start, step)
-        say("  rollups")
-    if search:
-        _words(finished)
-
-
-def _words(finished: int) -> None:
-    """The index of words: the finished tasks at once, in their order; the engine's own way for the rest."""
-    from django.db import connection
-
-    from monitor.models import Task
-    from monitor.store import search
-
-    if connection.vendor == "sqlite":
-        with connection.cursor() as cursor:
-            last = Task.objects.order_by("id").values_list("id", flat=True)[finished - 1]
-            # Few large parts in place of many small ones that are merged again and again.
-            cursor.execute(
-                f"INSERT INTO {search.INDEX} ({search.INDEX}, rank) VALUES ('hashsize', 100000000)"
-            )
-            cursor.execute("PRAGMA synchronous = OFF")
-            cursor.execute("BEGIN")
-            cursor.execute(
-                f"INSERT INTO {search.INDEX} (rowid, text, task) SELECT CAST(seen_at * 1000000 AS integer), "
-                f"{search.text_of()}, id FROM {search.TABLE} WHERE id <= %s ORDER BY id",
-                [last],
-            )
-            cursor.execute(
-                "INSERT INTO monitor_searched (place, task) SELECT CAST(seen_at * 1000000 AS integer), id "
-                f"FROM {search.TABLE} WHERE id <= %s ORDER BY id",
-                [last],
-            )
-            cursor.execute(
-                "UPDATE monitor_searchmark SET (at, task, place) = (SELECT seen_at, id, "
-                f"CAST(seen_at * 1000000 AS integer) FROM {search.TABLE} WHERE id = %s)",
-                [last],
-            )
-            cursor.execute("COMMIT")
-            cursor.execute(f"INSERT INTO {search.INDEX} ({search.INDEX}, rank) VALUES ('hashsize', 1048576)")
-    while search.index_some(20_000, time.time()):
-        pass
-    say("  words")
-
-
-# The pool
-
-
-def _pool(dice: random.Random) -> list[TaskRecord]:
-    return [_ended(dice, n) for n in range(POOL)]
-
-
-def _ended(dice: random.Random, n: int) -> TaskRecord:
-    """A finished task, its times relative: ``ended_at`` is 0, the others lie before."""
-    from monitor.records import Attempt, Mark, TaskRecord
-
-    name, queue, worker, typical = _kind(dice)
-    state = dice.choices([s for s, _ in ENDS], [w for _, w in ENDS])[0]
-    runtime = round(typical * dice.lognormvariate(0, 0.5), 6) if state in ("SUCCESS", "FAILURE") else None
-    wait = round(dice.expovariate(4), 6)
-    pid, clock = 1000 + dice.randrange(64), dice.randrange(10**6, 10**8)
-    record = TaskRecord(
-        uuid="",
-        name=name,
-        state=state,
-        worker=worker,
-        queue=queue,
-        routing_key=queue,
-        args=f"(@n, '{dice.choice(TOWNS)}', {dice.randrange(1, 9)})",
-        kwargs=json.dumps({"sku": f"sku-{dice.randrange(5000)}", "gift": dice.random() < 0.1}).replace(
-            '"', "'"
-        ),
-        retries=1 if dice.random() < 0.03 else 0,
-        sender="web@shop",
-        runtime=runtime,
-        wait=wait,
-        sent_at=-(runtime or 0.0) - wait,
-        received_at=-(runtime or 0.0) - wait / 2,
-        started_at=-(runtime or 0.0) if runtime is not None else None,
-        ended_at=0.0,
-    )
-    if state == "SUCCESS":
-        record.result = f"{{'order': @n, 'town': '{dice.choice(TOWNS)}', 'sent': True}}"
-    elif state == "FAILURE":
-        record.exception = dice.choice(FAULTS)
-        record.exception_type = record.exception.partition("(")[0]
-        record.traceback = TRACE.format(name.rpartition(".")[2], record.exception)
-    elif state == "LOST":
-        record.known, record.note = "inferred", "end not seen"
-    last = {"SUCCESS": "succeeded", "FAILURE": "failed", "REVOKED": "revoked", "REJECTED": "rejected"}
-    record.marks = [
-        Mark("sent", "web@shop", 77, clock, SENT, SENT, {"queue": queue}),
-        Mark("received", worker, pid, clock + 2, RECEIVED, RECEIVED),
-        Mark("started", worker, pid, clock + 3, STARTED, STARTED),
-        Mark(last.get(state, "lost"), worker, pid, clock + 9, ENDED, ENDED, {"runtime": runtime}),
-    ]
-    record.attempts = [Attempt(0, worker, state, RECEIVED, STARTED, ENDED, runtime=runtime)]
-    return record
-
-
-def _kind(dice: random.Random) -> tuple[str, str, str, float]:
-    """Name, queue, worker and typical runtime: few names have most of the tasks."""
-    rank = min(int(dice.paretovariate(0.9)) - 1, NAMES - 1)
-    queue = QUEUES[rank % len(QUEUES)]
-    name = (
-        f"shop.{queue}.{('send', 'build', 'check', 'sync', 'prune', 'score', 'merge')[rank // len(QUEUES)]}"
-    )
-    return name, queue, f"{queue}-{dice.randrange(WORKERS // len(QUEUES))}@shop", 0.05 * 1.35 ** (rank % 17)
+        counting.finish()
+        say("  counts")
+        _indexes()
+        say("  indexes")
+        if search:
+            _words(finished)
+            say("  words")
 
 
 # The rows
 
 
-def _multiply(pool: list[TaskRecord], count: int, start: float, step: float) -> None:
-    """Copy n of the pool's tasks (n % POOL) ends at ``start + n * step``."""
+_TIMES = ("sent_at", "received_at", "started_at", "ended_at", "first_seen_at", "seen_at")
+_NUMBERED = ("args", "result", "exception", "traceback")
+_TIMED = ("marks", "attempts")
+_AT = re.compile(r"(?<=[,:])(?:999999\d{3}|1000000000)\.\d+(?=[,}])")  # times of the pool, in JSON
+
+
+def _multiply(pool: Sequence[TaskRecord], count: int, start: int, step: int) -> None:
+    """Copy n of the pool's tasks (n % its size) ends at ``start + n * step``."""
     from django.db import connection
 
     from monitor.models import Task
     from monitor.store import rows
 
-    columns = [c for c in rows.TASK_COLUMNS if c in {f.column for f in Task._meta.fields}]
-    made = [dict(zip(rows.TASK_COLUMNS, rows.task_row(record), strict=True)) for record in pool]
+    types = {str(f.column): str(f.db_type(connection)) for f in Task._meta.fields}
+    types |= dict.fromkeys(_TIMES, "bigint") | dict.fromkeys((*_TIMED, "root_id"), "text")
+    columns = (*rows.TASK_COLUMNS, *(f"m{n}" for n in range(MARKS)))
+    declared = ", ".join(f'"{c}" {types.get(c, "bigint")}' for c in columns)
     with connection.cursor() as cursor:
-        types = ", ".join(f"{c} {_type(c)}" for c in columns)
-        cursor.execute(f"CREATE TEMPORARY TABLE fill_pool (k INTEGER PRIMARY KEY, {types})")
-        places = ", ".join(["%s"] * (len(columns) + 1))
+        cursor.execute(f"CREATE TEMPORARY TABLE fill_pool (k bigint PRIMARY KEY, {declared})")
         cursor.executemany(
-            f"INSERT INTO fill_pool VALUES ({places})",
-            [(k, *(one[c] for c in columns)) for k, one in enumerate(made)],
+            f"INSERT INTO fill_pool VALUES ({', '.join(['%s'] * (len(columns) + 1))})",
+            [(k, *_template(record)) for k, record in enumerate(pool)],
         )
-        chosen = ", ".join(_copied(c) for c in columns)
-        query = (
-            f"INSERT INTO monitor_task ({', '.join(columns)}) SELECT {chosen} FROM "
-            "(SELECT p.*, k + %s AS n, %s + (k + %s) * %s AS t FROM fill_pool p "
-            "WHERE k < %s ORDER BY k) AS p"
-        )
-        for first in range(0, count, POOL):
-            cursor.execute(query, [first, start, first, step, min(POOL, count - first)])
+        names = ", ".join(f'"{c}"' for c in rows.TASK_COLUMNS)
+        for first in range(0, count, len(pool)):
+            chosen = ", ".join(_copied(c, first, start, step) for c in rows.TASK_COLUMNS)
+            cursor.execute(
+                f"INSERT INTO monitor_task ({names}) SELECT {chosen} FROM fill_pool "
+                f"WHERE k < {count - first} ORDER BY k"
+            )
         cursor.execute("DROP TABLE fill_pool")
 
 
-_TIMES = ("sent_at", "received_at", "started_at", "ended_at")
+def _template(record: TaskRecord) -> list[Any]:
+    """A row of the pool: times in microseconds since the task's end, texts as formats."""
+    from django.db import connection
+
+    from monitor.store import rows
+
+    postgres = connection.vendor == "postgresql"
+    row: dict[str, Any] = dict(zip(rows.TASK_COLUMNS, rows.task_row(record), strict=True))
+    row |= {c: None if row[c] is None else _micro(row[c]) for c in _TIMES}
+    row |= {c: bool(row[c]) for c in ("terminated", "expired")}
+    for column in (*_NUMBERED, *_TIMED):
+        if row[column] is not None:
+            row[column] = row[column].replace("%", "%%").replace("@n", "%s" if postgres else "%d")
+    for column in _TIMED:
+        row[column] = _AT.sub("%s" if postgres else "%d.%06d", row[column])
+    marks = [_micro(mark.at) for mark in record.marks]
+    return [*row.values(), *marks, *[None] * (MARKS - len(marks))]
 
 
-def _type(column: str) -> str:
-    if column in (*_TIMES, "eta", "expires", "first_seen_at", "seen_at", "runtime", "wait"):
-        return "double precision"
-    if column in ("terminated", "expired"):
-        return "boolean"
-    return "integer" if column in ("retries", "day") else "text"
+def _micro(at: float) -> int:
+    return round((at - lives.END) * MICRO)
 
 
-def _copied(column: str) -> str:
-    """The SQL of a column of copy ``n``, whose last event was at ``t``."""
+def _copied(column: str, first: int, start: int, step: int) -> str:
+    """The SQL of a column of the copies from ``first`` on."""
     from django.db import connection
 
     postgres = connection.vendor == "postgresql"
-    if column == "uuid":
-        # Ascending, so that the unique index grows at its end.
+    form = "format" if postgres else "printf"
+    n, at = f"(k + {first})", f"({start} + (k + {first}) * {step})"
+
+    def times(places: range, times_each: int) -> str:
+        each = [f"({at} + m{place})" for place in places]
         if postgres:
-            return "lpad(to_hex((n * 429) %% 4294967296), 8, '0') || substr(gen_random_uuid()::text, 9)"
-        tail = "lower(hex(randomblob(6)))"
-        start = "(n * 429) %% 4294967296, n %% 65536, k %% 4096, n %% 4096"
-        return f"printf('%%08x-%%04x-4%%03x-a%%03x-', {start}) || {tail}"
-    if column in _TIMES:
-        return f"t + {column}"
-    if column == "first_seen_at":
-        return "t + sent_at"
-    if column == "seen_at":
-        return "t"
-    if column == "day":
-        return (
-            "CAST((t + sent_at) / 86400 AS INTEGER)"
-            if not postgres
-            else "floor((t + sent_at) / 86400)::integer"
-        )
-    if column in ("args", "result", "exception", "traceback"):
-        return f"replace({column}, '@n', CAST(n + 1000000 AS text))"
-    if column in ("marks", "attempts"):
-        text = column
-        ends = ("t + sent_at", "t + received_at", "t + started_at", "t")
-        for stand_in, at in zip((SENT, RECEIVED, STARTED, ENDED), ends, strict=True):
-            number = f"round(CAST({at} AS numeric), 4)::text" if postgres else f"printf('%%.4f', {at})"
-            text = f"replace({text}, '{stand_in}', COALESCE({number}, '0'))"
-        return f"CAST({text} AS jsonb)" if postgres else text
-    return column
-
-
-def _open(dice: random.Random, now: float) -> None:
-    """Tasks without an end, of the last minutes."""
-    from monitor.deltas import Delta
-    from monitor.records import Mark
-    from monitor.store import Store
-
-    records = []
-    for state, count in OPEN.items():
-        for _ in range(count):
-            record = _ended(dice, 0)
-            at = now - dice.random() * (NEWEST - 1)
-            record.uuid = f"{dice.getrandbits(32):08x}-0000-4000-a000-{dice.getrandbits(48):012x}"
-            record.args = (record.args or "").replace("@n", str(dice.randrange(10**6)))
-            record.state, record.known, record.note = state, "seen", ""
-            record.result = record.exception = record.traceback = None
-            record.exception_type, record.ended_at, record.runtime, record.attempts = "", None, None, []
-            record.sent_at, record.first_seen_at, record.seen_at = at - 0.2, at - 0.2, at
-            record.received_at = at - 0.1 if state != "PENDING" else None
-            record.started_at = at if state in ("STARTED", "RETRY") else None
-            if state == "PENDING":
-                record.worker = ""
-            if "day" in type(record).__struct_fields__:
-                record.day = int(record.first_seen_at // 86_400)
-            record.marks = [Mark("sent", "web@shop", 77, 1, at - 0.2, at - 0.2, {"queue": record.queue})]
-            records.append(record)
-    records.sort(key=lambda record: record.seen_at)
-    Store().write([Delta(record) for record in records], now)
-
-
-def _workers(now: float) -> None:
-    from monitor.deltas import Delta
-    from monitor.records import WorkerRecord
-    from monitor.store import Store
-
-    records = [
-        WorkerRecord(
-            hostname=f"{queue}-{k}@shop", status="online", pid=100 + k, pool="prefork", size=8, busy=8,
-            processed=10**6, prefetch=32, queues=[queue], software="py-celery 5.7.0", system="Linux",
-            load=[1.0, 0.9, 0.8], heartbeat_at=now, drift=0.0, clock=10**8, online_at=now - SPAN,
-            events_on=True, first_seen_at=now - SPAN,
-        )
-        for queue in QUEUES
-        for k in range(WORKERS // len(QUEUES))
-    ]  # fmt: skip
-    Store().write([Delta(record) for record in records], now)
-
-
-def _types(pool: list[TaskRecord], count: int, now: float, span: float) -> None:
-    """Each name's lifetime: runs, failures and the histogram of its successes, as its copies have them."""
-    from monitor import rates
-    from monitor.deltas import Delta
-    from monitor.records import TaskType
-    from monitor.store import Store
-    from monitor.store.backlog import added
-
-    types: dict[str, TaskType] = {}
-    for k, record in enumerate(pool):
-        copies = count // POOL + (k < count % POOL)
-        if record.state not in ("SUCCESS", "FAILURE") or not copies:
-            continue
-        kind = types.setdefault(
-            record.name, TaskType(record.name, first_seen_at=now - span, last_seen_at=now)
-        )
-        if record.state == "FAILURE":
-            kind.failures += copies
+            texts = [f"{one} / {MICRO} || '.' || lpad(({one} % {MICRO})::text, 6, '0')" for one in each]
         else:
-            kind.runs += copies
-            rates.add(kind.histogram, record.runtime or 0.0, copies)
-    Store().write([Delta(added(TaskType(kind.name), kind)) for kind in types.values()], now)
+            texts = [f"{one} / {MICRO}, {one} % {MICRO}" for one in each]
+        return ", ".join(text for text in texts for _ in range(times_each))
+
+    if column in ("uuid", "root_id"):
+        # Ascending, so that the unique index grows at its end.
+        high, low = f"{n} * 429 % 4294967296", f"{n} % 65536"
+        if postgres:
+            begin = f"lpad(to_hex({high}), 8, '0') || '-' || lpad(to_hex({low}), 4, '0')"
+        else:
+            begin = f"printf('%08x-%04x', {high}, {low})"
+        return f"{begin} || '-4b1d-a000-000000000000'"
+    if column in _TIMES:
+        return f"({at} + {column}) / CAST({MICRO} AS double precision)"
+    if column == "day":
+        return f"({at} + first_seen_at) / {86_400 * MICRO}"
+    if column in _NUMBERED:
+        # The number stands twice in a traceback.
+        number = f"{n} + 1000000"
+        return f"CASE WHEN {column} IS NOT NULL THEN {form}({column}, {number}, {number}) END"
+    if column == "marks":
+        few, many = (f"{form}(marks, {times(range(most), 2)})" for most in (4, MARKS))
+        text = f"CASE WHEN m4 IS NULL THEN {few} ELSE {many} END"
+        return f"CAST({text} AS jsonb)" if postgres else text
+    if column == "attempts":
+        text = f"CASE WHEN m4 IS NULL THEN attempts ELSE {form}(attempts, {times(range(1, MARKS), 1)}) END"
+        return f"CAST({text} AS jsonb)" if postgres else text
+    return f'"{column}"'
 
 
-def _rollups(pool: list[TaskRecord], count: int, start: float, step: float) -> None:
-    """Counts of every minute by all, name, worker and queue, as if each task had lived within one minute.
+def _days(since: float, now: float) -> None:
+    """The partitions of these days, where tasks have some."""
+    from monitor.store import partitions
 
-    The hours and days are made of them by the store itself, in time.
-    """
-    from django.db import connection, transaction
+    if partitions.partitioned():
+        for day in range(int((since - 3600) // 86_400), int(now // 86_400) + 1):
+            partitions.prepare(day * 86_400.0)
 
-    from monitor import rates
-    from monitor.models import Rollup
-    from monitor.store import rows
 
-    column = {"SUCCESS": 2, "FAILURE": 3, "REVOKED": 5, "REJECTED": 6, "LOST": 7}
-    kinds = [
-        (
-            (("all", ""), ("name", r.name), ("worker", r.worker), ("queue", r.queue)),
-            column[r.state],
-            rates.bucket(r.runtime) if r.state == "SUCCESS" and r.runtime is not None else None,
-            rates.bucket(r.wait or 0.0),
-        )
-        for r in pool
-    ]
-    names = tuple(str(f.column) for f in Rollup._meta.concrete_fields if f.column != "id")
-    query = (
-        f"INSERT INTO {Rollup._meta.db_table} ({', '.join(connection.ops.quote_name(n) for n in names)}) "
-        f"VALUES ({', '.join(['%s'] * len(names))})"
-    )
-    order = ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected", "lost")
-
-    def row(width: int, by: str, key: str, at: int, counts: list[int], runs: Any, waits: Any) -> list[Any]:
-        one: dict[str, Any] = dict(zip(order, counts, strict=True))
-        one |= {"width": width, "by": by, "key": key, "start": at, "writes": 1}
-        one |= {"runtime": rows.text(runs), "wait": rows.text(waits)}
-        return [one[name] for name in names]
-
-    def minutes() -> Iterator[list[Any]]:
-        n = 0
-        while n < count:
-            minute = int((start + n * step) // 60) * 60
-            end = min(count, max(n + 1, math.ceil((minute + 60 - start) / step)))
-            found: dict[tuple[str, str], tuple[list[int], dict[int, int], dict[int, int]]] = {}
-            for k in range(n, end):
-                keys, ended, ran, waited = kinds[k % POOL]
-                for key in keys:
-                    if key not in found:
-                        found[key] = ([0] * 8, {}, {})
-                    counts, runs, waits = found[key]
-                    counts[0] += 1
-                    counts[ended] += 1
-                    waits[waited] = waits.get(waited, 0) + 1
-                    if ran is not None:
-                        counts[1] += 1
-                        runs[ran] = runs.get(ran, 0) + 1
-            for key, (counts, runs, waits) in found.items():
-                yield row(60, *key, minute, counts, runs, waits)
-            if minute > start + count * step - SHORT:
-                yield row(10, "all", "", minute, found["all", ""][0], {}, {})
-            n = end
-
-    made = minutes()
-    with transaction.atomic(), connection.cursor() as cursor:
-        while some := list(islice(made, 5_000)):
-            cursor.executemany(query, some)
+# The indexes
 
 
 @contextmanager
 def _quickly() -> Iterator[None]:
-    """Without indexes that can wait, and without care for a power cut: the file is thrown away after one."""
+    """SQLite without indexes that can wait, and without care for a power cut: half a file is of no use."""
     from django.db import connection
 
     if connection.vendor != "sqlite":
         yield
         return
     with connection.cursor() as cursor:
-        cursor.execute("PRAGMA journal_mode = OFF")
-        cursor.execute("PRAGMA synchronous = OFF")
-        cursor.execute("PRAGMA cache_size = -1000000")
-        cursor.execute("PRAGMA threads = 2")
+        for pragma in (
+            "journal_mode = OFF",
+            "synchronous = OFF",
+            "cache_size = -1000000",
+            "threads = 2",
+            "ignore_check_constraints = ON",  # that JSON is JSON: of rows that the store's own code has made
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        # Those of few rows are quicker kept than made.
         cursor.execute(
             "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'monitor_task' "
-            "AND sql IS NOT NULL"
+            "AND sql IS NOT NULL AND sql NOT LIKE '%% WHERE %%' ORDER BY rowid"
         )
-        indexes: list[Any] = cursor.fetchall()
-        for name, _ in indexes:
+        _LATER.extend(cursor.fetchall())
+        for name, _ in _LATER:
             cursor.execute(f'DROP INDEX "{name}"')
-        try:
-            yield
-        finally:
-            for _, sql in indexes:
-                cursor.execute(sql)
-            say("  indexes")
-            cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = FULL")
+    yield
+    connection.close()
+    connection.ensure_connection()  # opens the file as Umbel does, which says so in the file
+    connection.close()
+
+
+_LATER: list[tuple[str, str]] = []
+
+
+def _indexes() -> None:
+    """Those that waited, as the migrations made them."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        for _, sql in _LATER:
+            cursor.execute(sql)
+    _LATER.clear()
+
+
+def _words(finished: int) -> None:
+    """The index of words: on SQLite the finished tasks at once, in their order; the engine's own way else."""
+    from django.db import connection
+
+    from monitor.store import search
+
+    if connection.vendor == "sqlite" and search.available():
+        place = f"CAST(seen_at * {search.SECOND} AS integer)"
+        these = f"FROM {search.TABLE} WHERE id <= {finished}"
+        with connection.cursor() as cursor:
+            # Few large parts in place of many small ones that are merged again and again.
+            for statement in (
+                f"INSERT INTO {search.INDEX} ({search.INDEX}, rank) VALUES ('hashsize', 100000000)",
+                f"INSERT INTO {search.INDEX} (rowid, text, task) "
+                f"SELECT {place}, {search.text_of()}, id {these} ORDER BY id",
+                f"INSERT INTO monitor_searched (task, place) SELECT id, {place} {these} ORDER BY id",
+                "UPDATE monitor_searchmark SET (at, task, place) = "
+                f"(SELECT seen_at, id, {place} FROM {search.TABLE} WHERE id = {finished})",
+                f"INSERT INTO {search.INDEX} ({search.INDEX}, rank) VALUES ('hashsize', 1048576)",
+            ):
+                cursor.execute(statement)
+    while search.index_some(20_000, time.time()):
+        pass
 
 
 if __name__ == "__main__":
