@@ -1,5 +1,6 @@
 # make demo | test | check | bench | ci. Needs Python 3.11 or later with pip, git and make; all else it gets itself.
 
+JOBS ?= 2
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
@@ -13,7 +14,7 @@ MAKEFLAGS += --no-print-directory
 
 help:
 	@echo "make demo     a shop with real workers and Umbel on http://127.0.0.1:8000 (PORT=9000 RATE=20 ARGS=…)"
-	@echo "make test     the tests, with real brokers, workers and browser (ARGS='tests/test_cli.py -x')"
+	@echo "make test     the tests, with real brokers, workers and browser (ARGS='tests/test_cli.py -x', JOBS=4)"
 	@echo "make check    format, lint, types, who may import whom"
 	@echo "make bench    Umbel, Flower and the raw limit side by side (QUICK=1 ONLY=ingest,memory,pages,push,fanout,start)"
 	@echo "make soak     the tests of faults for longer (UMBEL_SOAK=1)"
@@ -24,8 +25,9 @@ help:
 demo: ready-demo
 	@$(BIN)/umbel demo --data .umbel $(if $(PORT),--port $(PORT)) $(if $(RATE),--rate $(RATE)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+# Two at a time, since most wait for brokers and browsers; what is named in ARGS runs one after the other.
 test: ready-test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n $(JOBS))
 
 check: ready-test
 	@$(BIN)/ruff format --check --quiet . || { echo "Format: ruff format ."; exit 1; }

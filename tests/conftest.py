@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import fcntl
 import itertools
 import os
 import shutil
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +113,18 @@ def _start_valkey(folder: Path, appendonly: bool = False) -> valkey_server.Serve
         raise
 
 
+# RabbitMQ
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of one node for all tests that do not restart it; take names of your own."""
+    from tests.rabbitmq import Node
+
+    with Node(tmp_path_factory.mktemp("rabbitmq")) as node:
+        yield node.url
+
+
 # Workers
 
 
@@ -139,7 +156,8 @@ WorkerFactory = Callable[..., Worker]
 def worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[WorkerFactory]:
     """``worker(broker, pool="prefork", concurrency=2, queues=("celery",), name="w1", options=())``.
 
-    ``broker`` is a URL; the result backend is the same URL when it is Redis. Answers once the worker does.
+    ``broker`` is a URL; the result backend is the same URL when it is Redis and no other is given. Answers
+    once the worker does. ``grace``: seconds that a stop may take before the worker is killed.
     """
     started: list[Worker] = []
     numbers = itertools.count(1)
@@ -156,12 +174,15 @@ def worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[WorkerFac
         events: bool = True,
         timeout: float = 40.0,
         grace: float = 3.0,
+        backend: str = "",
+        gossip: bool = False,
     ) -> Worker:
         hostname = f"{name or f'w{next(numbers)}'}@{socket.gethostname()}"
         argv = [sys.executable, "-m", "celery", "-A", app, "worker", "-P", pool, "-n", hostname]
         argv += ["-Q", ",".join(queues), "-c", str(concurrency), "-l", "INFO"]
-        argv += ["--without-gossip", "--without-mingle", *(["-E"] if events else []), *options]
-        backend = broker if broker.startswith("redis") else ""
+        argv += [] if gossip else ["--without-gossip", "--without-mingle"]
+        argv += [*(["-E"] if events else []), *options]
+        backend = backend or (broker if broker.startswith("redis") else "")
         env = os.environ | {"SHOP_BROKER": broker, "SHOP_BACKEND": backend, "PYTHONPATH": str(ROOT)}
         env |= {"SHOP_EVENTS": "1" if events else "0"}
         env.pop("DJANGO_SETTINGS_MODULE", None)  # else Celery takes the shop for a Django site
@@ -232,13 +253,75 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
     return browser_type_launch_args | {"executable_path": found, "args": CHROMIUM_FLAGS}
 
 
+# The order of tests, and which of them run at the same time
+
+# Files that share one costly server are run by one process.
+TOGETHER = {"tests/test_losses_live.py": "rabbitmq", "tests/test_control_transports.py": "rabbitmq"}
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Browsers come last: once Playwright runs, its loop stays in this thread, and no other can run there."""
+    """Live tests come first, so that no long file is left over at the end.
+
+    Browsers come last: once Playwright runs, its loop stays in this thread, and no other can run there.
+    """
     if os.environ.get("UMBEL_SOAK") != "1" and (long := [i for i in items if i.get_closest_marker("soak")]):
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
-    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+
+    def place(item: pytest.Item) -> int:
+        if item.get_closest_marker("browser"):
+            return 2
+        return 0 if item.get_closest_marker("live") else 1
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Each process of ``-n 2`` learns where they take turns."""
+    node.workerinput["turns"] = str(_turns())
+
+
+@cache
+def _turns() -> Path:
+    place = Path(tempfile.mkdtemp(prefix="umbel-turns-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """With several processes a test marked ``alone`` waits for the others' tests, and they for it."""
+    worker: dict[str, Any] | None = getattr(item.config, "workerinput", None)
+    if worker is None:
+        return (yield)
+    with _turn(Path(worker["turns"]), alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
+@contextmanager
+def _turn(place: Path, alone: bool) -> Iterator[None]:
+    """One holds the room alone, or many share it. Who waits for it holds the gate: no one else begins."""
+    with (place / "gate").open("w") as gate, (place / "room").open("w") as room:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        yield
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file is run by one process, in the order of the collection."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return TOGETHER.get(file, file)
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 # What was not run is said, and in CI it is a failure

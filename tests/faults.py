@@ -60,11 +60,11 @@ class Load:
 
 
 class Rig:
-    """An engine on a server that faults are done to."""
+    """An engine on a server that faults are done to: broker (but for another ``url``) and result backend."""
 
-    def __init__(self, server: Server) -> None:
-        self.server, self.url = server, server.url
-        self.broker = Broker(self.url, result_backend=self.url)
+    def __init__(self, server: Server, url: str = "") -> None:
+        self.server, self.url = server, url or server.url
+        self.broker = Broker(self.url, result_backend=server.url)
         self.start()
 
     def start(self) -> None:
@@ -87,7 +87,7 @@ class Rig:
     # faults
 
     def client(self) -> redis.Redis:
-        return redis.Redis.from_url(self.url)
+        return redis.Redis.from_url(self.server.url)
 
     def cut(self) -> None:
         """Ends Umbel's subscription, and nobody else's."""
@@ -100,6 +100,23 @@ class Rig:
         with self.client() as client:
             client.client_pause(int(seconds * 1000))
         time.sleep(seconds)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The engine's loop stands still: it hears nothing, and answers to nothing."""
+        loop, stands, go_on = self.engine._loop, threading.Event(), threading.Event()
+        assert loop is not None
+
+        def stand() -> None:
+            stands.set()
+            go_on.wait(60)
+
+        loop.call_soon_threadsafe(stand)
+        assert stands.wait(20)
+        try:
+            yield
+        finally:
+            go_on.set()
 
     @contextmanager
     def stopped(self, pid: int | None = None) -> Iterator[None]:

@@ -8,8 +8,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-_database = os.environ.pop("UMBEL_TEST_DATABASE", "")
-_tests_own = ("UMBEL_CI", "UMBEL_SOAK", "UMBEL_SEED")
+# What the tests themselves ask for stays: processes of one run hand it on to each other.
+_tests_own = ("UMBEL_CI", "UMBEL_SOAK", "UMBEL_SOAK_MINUTES", "UMBEL_SEED", "UMBEL_TEST_DATABASE")
+_database = os.environ.get("UMBEL_TEST_DATABASE", "")
 for name in [name for name in os.environ if name.startswith("UMBEL_") and name not in _tests_own]:
     del os.environ[name]
 _folder = Path(tempfile.mkdtemp(prefix="umbel-tests-"))

@@ -22,7 +22,6 @@ from monitor.control.asking import Question, ask
 from monitor.control.inspecting import seen_on
 from monitor.source import RedisSource
 from tests.conftest import ROOT, wait_until
-from tests.rabbitmq import rabbitmq  # noqa: F401 a fixture
 
 pytestmark = pytest.mark.live
 
@@ -67,7 +66,7 @@ def every_question_is_answered() -> None:
     assert not reply.ok and "unknown task" in reply.text
 
 
-def test_rabbitmq_carries_questions_and_replies(rabbitmq: str, tmp_path: Path) -> None:  # noqa: F811
+def test_rabbitmq_carries_questions_and_replies(rabbitmq: str, tmp_path: Path) -> None:
     broker_module.configure(Broker(rabbitmq))
     with worker(rabbitmq, tmp_path):
         every_question_is_answered()

@@ -20,7 +20,6 @@ from monitor.records import FeedRecord
 from monitor.source import OnMessage, OnState, ReceiverSource, RedisSource, source_of
 from monitor.store import Store
 from tests.conftest import shop, wait_until
-from tests.rabbitmq import rabbitmq  # noqa: F401 a fixture
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 
@@ -139,8 +138,32 @@ def test_exactly_what_was_dropped_is_found_on_every_pool_and_silent_tasks_are_to
     assert feed().accounting.balanced
 
 
+def test_workers_that_gossip_are_counted_as_exactly(
+    own_valkey: Any, worker: Any, lossy: Callable[[str], Lossy]
+) -> None:
+    """R20: gossip moves their clocks on without an event of theirs, so gaps of it are no losses."""
+    url = own_valkey.url
+    source = lossy(url)
+    names = ["talks", "hears"]
+    for name in names:
+        worker(url, name=name, queues=(name,), options=QUICK, gossip=True)
+    looked = models.Worker.objects.filter(inspected_at__isnull=False, processed__isnull=False)
+    wait_until(lambda: looked.count() == 2, what="a look at both")
+    for share in (0.0, 0.35):
+        source.share = share
+        for result in run_all(url, names, "shop.add", 40, 1, 2):
+            result.get(timeout=60)
+        so_far = 80 if not share else 160
+        wait_until(lambda n=so_far: (source.lost + source.passed).total() == n, 20, what="every start")
+        source.share = 0.0
+        lost = dict(source.lost)
+        wait_until(lambda lost=lost: missed() == lost, 20, what=f"{lost} missed")
+    assert source.lost.total() > 5
+    assert feed().accounting.balanced
+
+
 def test_exactly_what_was_dropped_is_found_over_rabbitmq(
-    rabbitmq: str,  # noqa: F811
+    rabbitmq: str,
     worker: Any,
     lossy: Callable[[str], Lossy],
 ) -> None:

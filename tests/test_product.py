@@ -339,6 +339,7 @@ def test_hostile_names_do_no_harm(product: Product, signed_in: Any) -> None:
     assert dialogs == []
 
 
+@pytest.mark.alone
 def test_an_event_shows_within_a_second_with_five_browsers_and_200_tasks_a_second(
     product: Product, signed_in: Any
 ) -> None:

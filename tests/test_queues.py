@@ -15,7 +15,6 @@ from celery import Celery
 from demo.valkey import Server
 from monitor import queues, results
 from monitor.broker import Broker
-from tests.rabbitmq import rabbitmq  # noqa: F401 a fixture
 
 pytestmark = pytest.mark.live
 
@@ -126,7 +125,7 @@ def test_broken_entries_are_counted_and_a_look_is_bounded(
     assert [depth.waiting for depth in queues.depths(broker, ["q3", "q2"])] == [None, 100]
 
 
-def test_the_depth_of_a_queue_on_rabbitmq_is_asked_without_making_it(rabbitmq: str) -> None:  # noqa: F811
+def test_the_depth_of_a_queue_on_rabbitmq_is_asked_without_making_it(rabbitmq: str) -> None:
     broker = Broker(rabbitmq)
     app = Celery("sender", broker=rabbitmq, set_as_current=False)
     for _ in range(3):

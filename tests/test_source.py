@@ -22,7 +22,6 @@ from monitor.broker import Broker
 from monitor.events import Decoded
 from monitor.source import Backoff, ReceiverSource, Recording, RedisSource, source_of
 from tests.conftest import PATIENCE
-from tests.rabbitmq import rabbitmq  # noqa: F401 a fixture
 
 pytestmark = pytest.mark.live
 
