@@ -104,9 +104,8 @@ def _nothing() -> Any:
             super().__init__(14.0, 10**9)
             self._ends: dict[str, tuple[str, str, str, int]] = {}
 
-        def write(self, deltas: Sequence[Any], now: float) -> None:
-            for delta in deltas:
-                record = delta.record
+        def write(self, records: Sequence[Any], now: float) -> None:
+            for record in records:
                 if type(record) is TaskRecord:
                     self._ends[record.uuid] = (record.state, record.name, record.worker, record.retries)
 

@@ -1,13 +1,12 @@
-"""Changes as whole records, coalesced by identity, and the topics they belong to.
+"""Changes as whole records, by identity, and the topics they belong to.
 
-A delta is never a patch: the last one wins, so coalescing and loss are safe.
+A change is never a patch: the last record of an identity wins, so coalescing and loss are safe. Rollup and
+TaskType alone are increments, to add.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-import msgspec
 
 from monitor.records import FeedRecord, Gap, Rollup, TaskRecord, TaskType, WorkerRecord
 
@@ -20,48 +19,34 @@ TASKS, WORKERS, FEED, RATES, CONTROLS = "tasks", "workers", "feed", "rates", "co
 GAPS = "gaps"  # a span without ears begins or ends: lists show it, and no task need change for that
 
 
-class Delta(msgspec.Struct, frozen=True, gc=False):
-    """One changed record; Rollup and TaskType counts are increments to add, all others are whole."""
-
-    record: Record
-
-    @property
-    def key(self) -> tuple[str, object]:
-        r = self.record
-        if isinstance(r, TaskRecord):
-            return ("task", r.uuid)
-        if isinstance(r, WorkerRecord):
-            return ("worker", r.hostname)
-        if isinstance(r, Rollup):
-            return ("rollup", (r.width, r.by, r.key, r.start))
-        if isinstance(r, TaskType):
-            return ("type", r.name)
-        if isinstance(r, Gap):
-            return ("gap", r.started_at)
-        return ("feed", 0)
-
-    @property
-    def topics(self) -> tuple[str, ...]:
-        r = self.record
-        if isinstance(r, TaskRecord):
-            return (TASKS, f"task:{r.uuid}")
-        if isinstance(r, WorkerRecord):
-            return (WORKERS, f"worker:{r.hostname}")
-        if isinstance(r, Rollup | TaskType):
-            return (RATES,)
-        return (FEED, GAPS) if isinstance(r, Gap) else (FEED,)
+def identity(record: Record) -> tuple[str, object]:
+    """What the record is about; two of one identity replace each other, or add up."""
+    if isinstance(record, TaskRecord):
+        return ("task", record.uuid)
+    if isinstance(record, WorkerRecord):
+        return ("worker", record.hostname)
+    if isinstance(record, Rollup):
+        return ("rollup", (record.width, record.by, record.key, record.start))
+    if isinstance(record, TaskType):
+        return ("type", record.name)
+    if isinstance(record, Gap):
+        return ("gap", record.started_at)
+    return ("feed", 0)
 
 
-def topics(deltas: Iterable[Delta]) -> set[str]:
-    """Every topic that the deltas touch; past ``MOST_TASKS`` tasks ``task:*`` stands for any of them."""
+def topics(records: Iterable[Record]) -> set[str]:
+    """Every topic that the records touch; past ``MOST_TASKS`` tasks ``task:*`` stands for any of them."""
     touched: set[str] = set()
     tasks: set[str] = set()
-    for delta in deltas:
-        record = delta.record
-        if isinstance(record, TaskRecord):
+    for record in records:
+        if record.__class__ is TaskRecord:
             tasks.add(record.uuid)
+        elif isinstance(record, WorkerRecord):
+            touched |= {WORKERS, f"worker:{record.hostname}"}
+        elif isinstance(record, Rollup | TaskType):
+            touched.add(RATES)
         else:
-            touched.update(delta.topics)
+            touched |= {FEED, GAPS} if isinstance(record, Gap) else {FEED}
     if tasks:
         touched.add(TASKS)
         touched.update([ANY_TASK] if len(tasks) > MOST_TASKS else [f"task:{uuid}" for uuid in tasks])

@@ -13,7 +13,7 @@ from dashboard import access, fragments
 from dashboard.fragments import Page
 from dashboard.queries import gaps
 from monitor import models
-from monitor.deltas import Delta
+from monitor.deltas import topics
 from monitor.records import Gap, Rollup
 from monitor.store import Store
 
@@ -42,7 +42,7 @@ def finished() -> None:
     """Counts for the overview's chart."""
     for width in (10, 60):
         start = int(NOW // width) * width - 600
-        rows = [Delta(Rollup(width, "all", "", start + n * width, succeeded=5)) for n in range(590 // width)]
+        rows = [Rollup(width, "all", "", start + n * width, succeeded=5) for n in range(590 // width)]
         Store().write(rows, NOW)
 
 
@@ -242,7 +242,7 @@ def test_many_spans_are_told_in_few_words(viewer: Client) -> None:
 
 def test_lists_hear_of_a_gap_by_itself() -> None:
     """While nobody listens no task changes, and no task's topic is told."""
-    told = set(Delta(Gap(NOW, None, "broker away")).topics)
+    told = topics([Gap(NOW, None, "broker away")])
     for view, names in {
         "tasks": {"task-list", "task-matches"},
         "task": {"task-time"},

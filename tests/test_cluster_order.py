@@ -61,9 +61,9 @@ class Run:
         self.cluster.absorb(
             msgspec.json.decode(self.rows[uuid], type=TaskRecord) for uuid in cold if uuid in self.rows
         )
-        for delta in self.cluster.drain(self.now):
-            if isinstance(delta.record, TaskRecord):
-                self.rows[delta.record.uuid] = msgspec.json.encode(delta.record)
+        for record in self.cluster.drain(self.now):
+            if isinstance(record, TaskRecord):
+                self.rows[record.uuid] = msgspec.json.encode(record)
         self.cluster.tasks.evict(self.now)
 
     def forget(self) -> None:

@@ -139,7 +139,7 @@ def test_a_plain_task_that_goes_on_over_ticks_ends_as_if_told_at_once() -> None:
             cluster.apply(event, AT)
             cluster.cold()
             cluster.absorb([r for r in rows[-1:] if "u1" not in cluster.tasks.live])
-            rows += [d.record for d in cluster.drain(AT) if isinstance(d.record, TaskRecord)]
+            rows += [d for d in cluster.drain(AT) if isinstance(d, TaskRecord)]
         last = rows[-1]
         last.first_seen_at, last.seen_at = whole.first_seen_at, whole.seen_at
         for mine, theirs in zip(last.marks, whole.marks, strict=True):

@@ -49,7 +49,7 @@ class Story:
     def drain(self) -> list[Any]:
         self.cluster.cold()
         self.cluster.absorb([])
-        return [delta.record for delta in self.cluster.drain(self.now)]
+        return list(self.cluster.drain(self.now))
 
     def row(self, uuid: str = "u1") -> TaskRecord:
         self.rows |= {r.uuid: r for r in self.drain() if isinstance(r, TaskRecord)}
@@ -407,7 +407,7 @@ def test_rates_count_each_mark_once_and_only_new_ones() -> None:
         assert isinstance(mark, Mark)
     late.cluster.cold()
     late.cluster.absorb([row])
-    assert not [d for d in late.cluster.drain(late.now) if isinstance(d.record, Rollup)]
+    assert not [d for d in late.cluster.drain(late.now) if isinstance(d, Rollup)]
     assert late.cluster.accounting.duplicate == 3
     assert late.cluster.accounting.balanced
 
@@ -512,7 +512,7 @@ def test_the_stored_end_of_a_task_beats_the_one_found_later() -> None:
     late.cluster.settle(Settled("u1", "SUCCESS", result="1"), late.now, create=True)
     assert late.cluster.cold() == ["u1"]
     late.cluster.absorb([stored])
-    rows = [d.record for d in late.cluster.drain(late.now) if isinstance(d.record, TaskRecord)]
+    rows = [d for d in late.cluster.drain(late.now) if isinstance(d, TaskRecord)]
     assert not [row for row in rows if row.state != "FAILURE"]
     late.cluster.tick(late.now + 20)
     assert not late.cluster.tasks.live

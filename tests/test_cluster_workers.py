@@ -146,7 +146,7 @@ def test_workers_are_unknown_and_not_offline_while_the_broker_is_silent() -> Non
     assert fleet.worker().status == "unknown"
     fleet.wait(4)
     assert fleet.worker().status == "offline"
-    gaps = [d.record for d in fleet.cluster.drain(fleet.now) if isinstance(d.record, Gap)]
+    gaps = [d for d in fleet.cluster.drain(fleet.now) if isinstance(d, Gap)]
     assert (gaps[-1].reason, gaps[-1].ended_at is not None) == ("connection refused", True)
 
 
@@ -154,12 +154,12 @@ def test_a_gap_is_told_when_it_begins_and_when_it_ends_and_no_more() -> None:
     fleet = Fleet()
     fleet.cluster.disconnected(fleet.now, "gone")
     fleet.cluster.disconnected(fleet.now + 1, "still gone")
-    (gap,) = [d.record for d in fleet.cluster.drain(fleet.now) if isinstance(d.record, Gap)]
+    (gap,) = [d for d in fleet.cluster.drain(fleet.now) if isinstance(d, Gap)]
     assert (gap.started_at, gap.ended_at) == (fleet.now, None)
     fleet.cluster.connected(fleet.now + 2)
-    (gap,) = [d.record for d in fleet.cluster.drain(fleet.now) if isinstance(d.record, Gap)]
+    (gap,) = [d for d in fleet.cluster.drain(fleet.now) if isinstance(d, Gap)]
     assert (gap.started_at, gap.ended_at, gap.reason) == (fleet.now, fleet.now + 2, "gone")
-    assert not [d for d in fleet.cluster.drain(fleet.now) if isinstance(d.record, Gap)]
+    assert not [d for d in fleet.cluster.drain(fleet.now) if isinstance(d, Gap)]
 
 
 def test_a_client_is_not_a_worker_and_a_pool_process_not_a_second_one() -> None:

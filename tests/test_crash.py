@@ -219,11 +219,11 @@ def killed_and_restarted(lose: range, restarts: set[int]) -> tuple[int, int]:
     def commit() -> None:
         if cold := list(cluster.cold()):
             cluster.absorb([stored[uuid] for uuid in cold if uuid in stored])
-        for delta in cluster.drain(at):
-            if isinstance(delta.record, TaskRecord):
-                stored[delta.record.uuid] = msgspec.structs.replace(delta.record)
-            elif isinstance(delta.record, WorkerRecord):
-                worker[:] = [msgspec.json.decode(msgspec.json.encode(delta.record), type=WorkerRecord)]
+        for record in cluster.drain(at):
+            if isinstance(record, TaskRecord):
+                stored[record.uuid] = msgspec.structs.replace(record)
+            elif isinstance(record, WorkerRecord):
+                worker[:] = [msgspec.json.decode(msgspec.json.encode(record), type=WorkerRecord)]
 
     cluster.connected(at)
     hear(sender.state("online", (), at))

@@ -16,7 +16,7 @@ import pytest
 from django.db import connection
 
 from monitor import models
-from monitor.deltas import Delta
+from monitor.deltas import Record
 from monitor.engine import Engine, Options
 from monitor.engine.rounds import CUT_AT, listed
 from monitor.engine.writer import Writer
@@ -155,7 +155,7 @@ class TestWriter:
         old, new = TaskRecord("a", state="STARTED"), TaskRecord("a", state="SUCCESS")
         store = SimpleNamespace(load=lambda uuids: [old, TaskRecord("b")])
         backlog = Backlog()
-        backlog.add([Delta(new)])
+        backlog.add([new])
         loaded = asyncio.run(Writer(store, backlog, DEFAULT).load(["a", "b"]))  # type: ignore[arg-type]
         assert loaded is not None
         assert {r.uuid: r.state for r in loaded} == {"a": "SUCCESS", "b": "PENDING"}
@@ -164,21 +164,21 @@ class TestWriter:
         written: list[Any] = []
         faults = [sqlite3.OperationalError("password=hunter2 disk full")]
 
-        def write(batch: list[Delta], now: float) -> None:
+        def write(batch: list[Record], now: float) -> None:
             if faults:
                 raise faults.pop()
-            written.extend(delta.record for delta in batch)
+            written.extend(batch)
 
         backlog = Backlog()
         writer = Writer(SimpleNamespace(write=write, doubtful=""), backlog, DEFAULT)  # type: ignore[arg-type]
 
         async def story() -> None:
-            backlog.add([Delta(Rollup(10, "all", "", 0, received=1)), Delta(TaskRecord("a"))])
+            backlog.add([Rollup(10, "all", "", 0, received=1), TaskRecord("a")])
             assert await writer.flush(0.0) == []
             assert (writer.failures, len(backlog)) == (1, 2)
             assert "OperationalError" in writer.error
             assert "hunter2" not in writer.error
-            backlog.add([Delta(Rollup(10, "all", "", 0, received=1))])
+            backlog.add([Rollup(10, "all", "", 0, received=1)])
             assert await writer.flush(0.0) == []  # not yet
             async with asyncio.timeout(15):
                 while not await writer.flush(0.0):

@@ -225,10 +225,10 @@ def test_a_wrong_optional_field_costs_only_itself(field: str, value: Any) -> Non
     for event in decoded.events:
         cluster.apply(event, 1.0)
     cluster.absorb([])
-    for delta in cluster.drain(1.0):
-        msgspec.json.encode(delta.record)
+    for record in cluster.drain(1.0):
+        msgspec.json.encode(record)
         for name in ("pid", "clock", "processed", "retries", "busy"):
-            number = getattr(delta.record, name, None)
+            number = getattr(record, name, None)
             assert number is None or -1 <= number < 2**63
 
 
@@ -374,7 +374,7 @@ def test_mutated_events_never_raise_and_always_balance(seed: int) -> None:
             cluster.apply(event, 1795361240.0 + n)
     cluster.tick(1795361240.0)
     cluster.absorb([])
-    for delta in cluster.drain(1795361240.0):
-        json.loads(msgspec.json.encode(delta.record))
-        msgspec.json.encode(delta.record).decode("utf-8")
+    for record in cluster.drain(1795361240.0):
+        json.loads(msgspec.json.encode(record))
+        msgspec.json.encode(record).decode("utf-8")
     assert cluster.accounting.balanced

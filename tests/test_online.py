@@ -96,7 +96,6 @@ for start in (0, 60):
 call_command("migrate", verbosity=0)
 
 from monitor import models
-from monitor.deltas import Delta
 from monitor.records import TaskRecord
 from monitor.store import Store
 
@@ -119,7 +118,7 @@ records = [TaskRecord(f"new{n}", first_seen_at=now, seen_at=now, day=20717) for 
 loaded = store.load(["t0003"])
 loaded[0].state = "FAILURE"
 loaded[0].marks = []
-store.write([Delta(r) for r in [*records, *loaded]], now)
+store.write([*records, *loaded], now)
 assert models.Task.objects.count() == 1020
 assert models.Task.objects.get(uuid="t0003").state == "FAILURE"
 assert models.Task.objects.values("id").distinct().count() == 1020

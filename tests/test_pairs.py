@@ -11,7 +11,6 @@ from monitor import models
 from monitor.cluster.limits import Limits
 from monitor.cluster.pairs import EVERY, IDLE, LONGEST, OTHERS, Pairs
 from monitor.cluster.tally import Tally
-from monitor.deltas import Delta
 from monitor.records import Mark, Rollup, TaskRecord
 from monitor.store import Store, pairs
 
@@ -88,7 +87,7 @@ def test_rows_add_up_over_restarts_and_go_with_their_workers() -> None:
     for _ in range(2):
         store = Store()
         for worker in ("here@h", "just@h", "gone@h", "never-seen@h", "other"):
-            store.write([Delta(Rollup(0, "pair", f"{worker}\nt", 0, received=2, runtime={5: 1}))], now)
+            store.write([Rollup(0, "pair", f"{worker}\nt", 0, received=2, runtime={5: 1})], now)
     row = models.Rollup.objects.get(key="here@h\nt")
     assert (row.received, row.runtime) == (4, {"5": 2})
     Store().prune(now)

@@ -10,7 +10,6 @@ import pytest
 from django.db import DataError, connection, connections, transaction
 
 from monitor import models
-from monitor.deltas import Delta
 from monitor.records import Mark, TaskRecord
 from monitor.store import DAY, Store, partitions, postgres, rows
 
@@ -28,7 +27,7 @@ def task(uuid: str, state: str = "SUCCESS", days: float = 0.0, **fields: object)
 
 
 def write(store: Store, *records: TaskRecord, now: float = NOW) -> None:
-    store.write([Delta(record) for record in records], now)
+    store.write(records, now)
 
 
 def homes() -> dict[str, str]:

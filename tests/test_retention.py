@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from monitor import models
-from monitor.deltas import Delta, Record
+from monitor.deltas import Record
 from monitor.records import Rollup, TaskRecord
 from monitor.store import DAY, Store, partitions, pruning, rollups, sizes
 
@@ -24,7 +24,7 @@ def task(uuid: str, state: str = "SUCCESS", days: float = 0.0, **fields: object)
 
 
 def write(store: Store, *records: Record) -> None:
-    store.write([Delta(record) for record in records], NOW)
+    store.write(records, NOW)
 
 
 def left() -> set[str]:

@@ -12,7 +12,6 @@ import pytest
 from django.db import connection, transaction
 
 from monitor import models
-from monitor.deltas import Delta
 from monitor.records import Rollup
 from monitor.store import Backlog
 from monitor.store.rollups import COUNTS, KEPT, Rollups, added, coalesced, key_of
@@ -130,9 +129,9 @@ class TestAdding:
 
 def test_a_backlog_adds_them_up() -> None:
     backlog = Backlog()
-    backlog.add([Delta(rollup(received=1, runtime={1: 1})), Delta(rollup("b", lost=1))])
-    backlog.add([Delta(rollup(received=2, runtime={1: 1, 2: 1}))])
-    assert [d.record for d in backlog.take()] == [
+    backlog.add([rollup(received=1, runtime={1: 1}), rollup("b", lost=1)])
+    backlog.add([rollup(received=2, runtime={1: 1, 2: 1})])
+    assert backlog.take() == [
         rollup(received=3, runtime={1: 2, 2: 1}),
         rollup("b", lost=1),
     ]

@@ -53,9 +53,9 @@ class Story:
     def drain(self) -> None:
         self.cluster.cold()
         self.cluster.absorb([])
-        for delta in self.cluster.drain(self.now):
-            if isinstance(delta.record, TaskRecord):
-                self.rows[delta.record.uuid] = delta.record
+        for record in self.cluster.drain(self.now):
+            if isinstance(record, TaskRecord):
+                self.rows[record.uuid] = record
 
     def beat(self) -> None:
         self.say("worker-heartbeat", freq=2.0, active=0, processed=0)

@@ -11,7 +11,6 @@ import pytest
 from django.db import OperationalError, connection, connections
 
 from monitor import models
-from monitor.deltas import Delta
 from monitor.engine.writer import Writer
 from monitor.records import Rollup
 from monitor.redact import DEFAULT
@@ -55,7 +54,7 @@ def counted(store: Store) -> int:
         backlog = Backlog()
         writer = Writer(store, backlog, DEFAULT)
         for _ in range(2):
-            backlog.add([Delta(Rollup(width=60, by="all", key="", start=AT, started=1))])
+            backlog.add([Rollup(width=60, by="all", key="", start=AT, started=1)])
             await writer.flush(AT)
         await writer.flush(AT, at_once=True)
         assert not backlog
@@ -92,7 +91,7 @@ def test_a_write_that_is_under_way_at_the_end_is_not_written_again() -> None:
     async def story() -> None:
         backlog = Backlog()
         writer = Writer(store, backlog, DEFAULT)
-        backlog.add([Delta(Rollup(width=60, by="all", key="", start=AT, started=1))])
+        backlog.add([Rollup(width=60, by="all", key="", start=AT, started=1)])
         flushing = asyncio.create_task(writer.flush(AT))
         await asyncio.to_thread(store.begun.wait, 30)
         flushing.cancel()

@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 from monitor.cluster import Cluster
-from monitor.deltas import ANY_TASK, MOST_TASKS, Delta, topics
+from monitor.deltas import ANY_TASK, MOST_TASKS, topics
 from monitor.engine.shedding import COARSE, LEVELS, LONG, PAYLOAD, RAW, STEPS, Shedding
 from monitor.events import TaskEvent, WorkerEvent, event_from_dict
 from monitor.records import Rollup, TaskRecord
@@ -80,7 +80,7 @@ def test_what_is_let_go_is_counted_as_dropped_and_in_the_rates_and_as_no_loss() 
     cluster.apply_all([events[1]], AT)
     cluster.cold()
     cluster.absorb([])
-    records = [delta.record for delta in cluster.drain(AT)]
+    records = cluster.drain(AT)
     counts = [r for r in records if isinstance(r, Rollup) and r.width == 10]
     assert [(r.received, r.started) for r in counts] == [(1, 1)]
     accounting = cluster.accounting
@@ -90,6 +90,6 @@ def test_what_is_let_go_is_counted_as_dropped_and_in_the_rates_and_as_no_loss() 
 
 
 def test_many_changed_tasks_are_told_as_any() -> None:
-    few = [Delta(TaskRecord(str(n))) for n in range(MOST_TASKS)]
+    few = [TaskRecord(str(n)) for n in range(MOST_TASKS)]
     assert len(topics(few)) == MOST_TASKS + 1
-    assert topics([*few, Delta(TaskRecord("one more"))]) == {"tasks", ANY_TASK}
+    assert topics([*few, TaskRecord("one more")]) == {"tasks", ANY_TASK}

@@ -7,7 +7,7 @@ import pytest
 from django.db import DatabaseError, connection
 
 from monitor import models, rates
-from monitor.deltas import Delta, Record
+from monitor.deltas import Record
 from monitor.records import (
     Attempt,
     FeedRecord,
@@ -28,7 +28,7 @@ def task(uuid: str = "t1", **fields: object) -> TaskRecord:
 
 
 def write(store: Store, *records: Record, now: float = NOW) -> None:
-    store.write([Delta(record) for record in records], now)
+    store.write(records, now)
 
 
 def full_task() -> TaskRecord:
@@ -280,12 +280,10 @@ class TestRetention:
 class TestBacklog:
     def test_the_last_whole_record_wins_and_increments_add_up(self) -> None:
         backlog = Backlog()
-        backlog.add([Delta(task(state="RECEIVED")), Delta(Rollup(10, "all", "", 0, received=1))])
-        backlog.add([Delta(task(state="SUCCESS")), Delta(Rollup(10, "all", "", 0, received=2, failed=1))])
-        backlog.add(
-            [Delta(TaskType("x", runs=1, histogram={1: 1})), Delta(TaskType("x", runs=2, histogram={1: 2}))]
-        )
-        records = {type(d.record): d.record for d in backlog.take()}
+        backlog.add([task(state="RECEIVED"), Rollup(10, "all", "", 0, received=1)])
+        backlog.add([task(state="SUCCESS"), Rollup(10, "all", "", 0, received=2, failed=1)])
+        backlog.add([TaskType("x", runs=1, histogram={1: 1}), TaskType("x", runs=2, histogram={1: 2})])
+        records = {type(d): d for d in backlog.take()}
         assert records[TaskRecord].state == "SUCCESS"
         assert (records[Rollup].received, records[Rollup].failed) == (3, 1)
         assert (records[TaskType].runs, records[TaskType].histogram) == (3, {1: 3})
@@ -294,38 +292,38 @@ class TestBacklog:
         backlog = Backlog()
         backlog.add(
             [
-                Delta(task("a", state="RECEIVED")),
-                Delta(task("b")),
-                Delta(Rollup(10, "all", "", 0, received=1)),
+                task("a", state="RECEIVED"),
+                task("b"),
+                Rollup(10, "all", "", 0, received=1),
             ]
         )
         assert len(backlog.take()) == 3
-        backlog.add([Delta(task("a", state="SUCCESS")), Delta(Rollup(10, "all", "", 0, received=1))])
+        backlog.add([task("a", state="SUCCESS"), Rollup(10, "all", "", 0, received=1)])
         assert backlog.tasks(["a", "b", "c"]).keys() == {"a", "b"}
         assert backlog.tasks(["a"])["a"].state == "SUCCESS"
         backlog.put_back()
         assert len(backlog) == 3
-        records = [d.record for d in backlog.take()]
+        records = backlog.take()
         assert [r.received for r in records if isinstance(r, Rollup)] == [2]
         assert [r.state for r in records if isinstance(r, TaskRecord)] == ["SUCCESS", "STARTED"]
 
     def test_what_was_written_is_gone(self) -> None:
         backlog = Backlog()
-        backlog.add([Delta(task("a"))])
+        backlog.add([task("a")])
         backlog.take()
         backlog.done()
         assert (len(backlog), backlog.take(), backlog.tasks(["a"])) == (0, [], {})
 
     def test_past_its_bound_the_oldest_task_is_let_go_and_counted(self) -> None:
         backlog = Backlog(limit=3)
-        backlog.add([Delta(WorkerRecord("a@h")), *(Delta(task(f"t{n}")) for n in range(5))])
+        backlog.add([WorkerRecord("a@h"), *(task(f"t{n}") for n in range(5))])
         assert (len(backlog), backlog.let_go) == (3, 3)
-        kept = [d.record for d in backlog.take()]
+        kept = backlog.take()
         assert [getattr(r, "uuid", "worker") for r in kept] == ["worker", "t3", "t4"]
 
     def test_a_batch_is_never_larger_than_asked(self) -> None:
         backlog = Backlog()
-        backlog.add(Delta(task(f"t{n}")) for n in range(10))
+        backlog.add(task(f"t{n}") for n in range(10))
         assert len(backlog.take(4)) == 4
         backlog.done()
         assert len(backlog.take(100)) == 6

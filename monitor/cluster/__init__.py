@@ -1,4 +1,4 @@
-"""The live state of what is watched: events in, whole-record deltas out. Pure: time is passed in.
+"""The live state of what is watched: events in, whole records out. Pure: time is passed in.
 
 ``apply`` only files an event; rows are derived once per changed task in ``drain``. A task not in memory may
 have a row in history, so it is ``cold`` until that row has been looked for and absorbed:
@@ -15,7 +15,7 @@ from monitor.cluster.pulse import Pulse
 from monitor.cluster.tally import Tally
 from monitor.cluster.tasks import Tasks
 from monitor.cluster.workers import Workers
-from monitor.deltas import Delta
+from monitor.deltas import Record
 from monitor.events import (
     TASK_KINDS,
     Decoded,
@@ -272,25 +272,25 @@ class Cluster:
         """Whether ``drain``, told to stop early, is to be called again."""
         return self.tasks.undrained
 
-    def drain(self, now: float, most: int | None = None, *, hold: bool = False) -> list[Delta]:
+    def drain(self, now: float, most: int | None = None, *, hold: bool = False) -> list[Record]:
         """Every change since the last drain, as whole records and as increments.
 
         ``most`` is how many tasks to look at in this call, so that others have their turn. ``hold``: what
         only began since the last drain may wait for the next.
         """
-        deltas = [Delta(row) for row in self.tasks.drain(now, self._tally, most, hold)]
+        changed: list[Record] = [*self.tasks.drain(now, self._tally, most, hold)]
         self._take_duplicates()
         if self.tasks.undrained:
-            return deltas
-        deltas += [Delta(worker) for worker in self.workers.drain(now)]
-        deltas += [Delta(record) for record in self._tally.drain(now)]
-        deltas += [Delta(Gap(gap.started_at, gap.ended_at, gap.reason)) for gap in self._gaps]
+            return changed
+        changed += self.workers.drain(now)
+        changed += self._tally.drain(now)
+        changed += [Gap(gap.started_at, gap.ended_at, gap.reason) for gap in self._gaps]
         self._gaps = []
-        return deltas
+        return changed
 
-    def last_counts(self) -> list[Delta]:
+    def last_counts(self) -> list[Record]:
         """Increments that wait for their turn; at the end there will be none."""
-        return [Delta(record) for record in self._tally.pairs.drain(0.0, all_of_it=True)]
+        return [*self._tally.pairs.drain(0.0, all_of_it=True)]
 
     def feed(self, now: float) -> FeedRecord:
         """How fresh and whole the picture is; the caller adds what it alone knows (broker, store, start)."""

@@ -22,7 +22,7 @@ from monitor import control, publish
 from monitor.broker import Broker
 from monitor.cluster import Cluster
 from monitor.cluster.processes import accounted_since
-from monitor.deltas import FEED, Delta, topics
+from monitor.deltas import FEED, topics
 from monitor.engine.rounds import GRACE, LIGHT_EVERY, SETTLE_EVERY, Ask, Rounds
 from monitor.engine.shedding import COARSE, COARSE_EVERY, LEVELS, LONG, LONG_EVERY, RAW, Shedding
 from monitor.engine.writer import Writer
@@ -192,10 +192,10 @@ class Engine:
                 self._on_message(item[0], float(item[1]))
             else:
                 self._on_state(bool(item[0]), str(item[1]), float(item[2]))
-        self._backlog.add(Delta(msgspec.structs.replace(gap, ended_at=now)) for gap in gaps)
+        self._backlog.add(msgspec.structs.replace(gap, ended_at=now) for gap in gaps)
         last = await self._writer.read(store.last_feed, otherwise=None)
         if last is not None and last < now and (gap := self.options.gap(last, now)) is not None:
-            self._backlog.add([Delta(gap)])
+            self._backlog.add([gap])
             self._rounds.blind(gap)
         log.info("engine remembers", workers=len(workers), unfinished=len(tasks))
 
@@ -340,7 +340,7 @@ class Engine:
         if (output := getattr(self._source, "output", None)) is not None:
             self.feed.output_waiting, self.feed.output_limit = output.waiting, output.limit
             self.feed.output_cuts = output.cuts
-        self._backlog.add([Delta(self.feed)])
+        self._backlog.add([self.feed])
 
     async def _join_for_ever(self) -> None:
         while True:

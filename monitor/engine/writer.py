@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from monitor.deltas import Delta
+from monitor.deltas import Record
 from monitor.records import TaskRecord
 from monitor.redact import Redactor
 from monitor.store import Backlog, Store
@@ -33,14 +33,14 @@ class Writer:
         self._again_at = 0.0
         self._thread = ThreadPoolExecutor(1, "umbel-writer")
 
-    async def flush(self, now: float, *, at_once: bool = False) -> list[Delta]:
+    async def flush(self, now: float, *, at_once: bool = False) -> list[Record]:
         """Write what waits, batch by batch, until all is written or the database fails.
 
         Returns what was committed. ``at_once`` does not wait for the pause after a failure.
         """
         if time.monotonic() < self._again_at and not at_once:
             return []
-        written: list[Delta] = []
+        written: list[Record] = []
         try:
             if self.store.doubtful:
                 batch = self.backlog.take(BATCH)  # as it was tried

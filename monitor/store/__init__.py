@@ -23,7 +23,7 @@ from django.db import (
 from django.db.backends.utils import CursorWrapper
 
 from monitor import models
-from monitor.deltas import Delta
+from monitor.deltas import Record
 from monitor.records import (
     ENDED,
     STATES,
@@ -75,13 +75,12 @@ class Store:
         self._transaction = ""
         self._rollups = Rollups()
 
-    def write(self, deltas: Sequence[Delta], now: float) -> None:
+    def write(self, records: Sequence[Record], now: float) -> None:
         """All of the batch in one transaction, or nothing.
 
         A value that the database refuses (NUL, a lone surrogate, a number too large) costs at most its own
         record, counted in ``refused``; every other error is the caller's to retry.
         """
-        records = [delta.record for delta in deltas]
         self.doubtful = self._transaction = ""
         _reconnect()
         try:
@@ -111,7 +110,7 @@ class Store:
         return bool(status == "committed")
 
     def write_feed(self, feed: FeedRecord, now: float) -> None:
-        self.write([Delta(feed)], now)
+        self.write([feed], now)
 
     def load(self, uuids: Iterable[str]) -> list[TaskRecord]:
         """Those of the tasks that are known."""
