@@ -89,7 +89,6 @@ class Counting:
         from monitor import models
         from monitor.cluster.limits import Limits
         from monitor.cluster.tally import Tally
-        from monitor.deltas import Delta
         from monitor.records import Rollup, TaskType
         from monitor.store import Store, rollups
         from monitor.store.backlog import added
@@ -119,14 +118,14 @@ class Counting:
                 elif counted.width > 10 or width == 10:
                     waiting.append(counted)
             if len(waiting) > WRITTEN or at - widened >= WIDEN:
-                store.write([Delta(record) for record in waiting], at)
+                store.write(waiting, at)
                 waiting.clear()
             if at - widened >= WIDEN:
                 _widen(at)
                 widened = at
         waiting += tally.pairs.drain(self.now, all_of_it=True)
         kinds = [added(TaskType(kind.name), kind) for kind in types.values()]
-        store.write([*map(Delta, waiting), *map(Delta, kinds)], self.now)
+        store.write([*waiting, *kinds], self.now)
         _widen(self.now)
         # The minutes that hours were made of.
         models.Rollup.objects.filter(width=60, start__lt=self.now - rollups.KEPT_SECONDS[60]).delete()

@@ -65,7 +65,6 @@ def fill(
     count: int, now: float | None = None, span: float = SPAN, seed: int = 1, search: bool = True
 ) -> None:
     """So many tasks up to ``now`` (default: the clock), with their names, workers and counts."""
-    from monitor.deltas import Delta
     from monitor.store import Store
 
     now = time.time() if now is None else now
@@ -79,15 +78,15 @@ def fill(
     with counting.meanwhile(), _quickly():
         _days(now - span, now)
         _multiply(pool, finished, start, step)
-        Store().write([*map(Delta, newest), *map(Delta, lives.workers(now, now - span))], now)
+        Store().write([*newest, *lives.workers(now, now - span)], now)
         say("  tasks")
-        counting.finish()
-        say("  counts")
         _indexes()
         say("  indexes")
         if search:
             _words(finished)
             say("  words")
+        counting.finish()
+        say("  counts")
 
 
 # The rows
