@@ -71,6 +71,22 @@ def test_it_is_told_with_its_day_when_that_is_not_today() -> None:
     assert re.fullmatch(r"blind since [\d:]{8}", gaps.Blind(NOW, None).words)
 
 
+def test_a_blink_is_told_with_its_length_and_several_in_one_as_such() -> None:
+    assert gaps.Blind(NOW // 10 * 10 + 0.1, NOW // 10 * 10 + 0.35).words.startswith("blind for 250")
+    assert re.fullmatch(r"blind at times from [\d:]{8} to [\d:]{8}", gaps.Blind(NOW, NOW + 9, "", True).words)
+    for n in range(60):
+        gap(-3_000 + n * 10, -2_995 + n * 10)
+    found = gaps.between(NOW - 40_000, NOW, NOW)
+    assert [g.broken for g in found] == [True]
+
+
+def test_spans_that_touch_are_one_and_not_broken() -> None:
+    gap(-50, -40)
+    gap(-40, -30)
+    (found,) = gaps.between(NOW - 100, NOW, NOW)
+    assert not found.broken and round(found.ended_at or 0) == round(NOW - 30)
+
+
 def test_its_place_on_an_axis_is_cut_to_the_axis() -> None:
     assert gaps.Blind(10.0, 20.0).part(0.0, 100.0) == (10.0, 10.0)
     assert gaps.Blind(-10.0, 20.0).part(0.0, 100.0) == (0.0, 20.0)

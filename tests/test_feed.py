@@ -153,6 +153,26 @@ def test_losing_is_said_with_its_start_and_size_for_a_while() -> None:
     assert queries.banner(queries.freshness(NOW + 7200), NOW + 7200) is None
 
 
+def test_a_connection_that_was_cut_again_and_again_is_one_trouble() -> None:
+    for n in range(8):
+        start = NOW - 100 + n
+        models.Gap.objects.create(started_at=start, ended_at=start + 0.25, reason="reset")
+    models.Gap.objects.create(started_at=NOW - 400, ended_at=NOW - 395, reason="reset")
+    said = banner()
+    assert said and said.since == NOW - 400 and "7.0 s, in 9 spans" in said.text
+    newest, before = queries.gaps()
+    assert (newest.times, newest.elapsed, newest.started_at) == (8, 2.0, NOW - 100)
+    assert (before.times, before.elapsed) == (1, 5.0)
+    assert "in 8 cuts" in drawn("feed-missed")
+
+
+def test_spans_that_overlap_are_counted_once() -> None:
+    models.Gap.objects.create(started_at=NOW - 60, ended_at=NOW - 40)
+    models.Gap.objects.create(started_at=NOW - 50, ended_at=NOW - 30)
+    (one,) = queries.gaps()
+    assert (one.started_at, one.ended_at, one.elapsed) == (NOW - 60, NOW - 30, 30.0)
+
+
 def test_a_loss_under_a_thousandth_is_no_banner() -> None:
     models.Gap.objects.create(started_at=NOW - 100, ended_at=NOW - 88)
     assert banner(accounting=Accounting(received=100_000, applied=100_000, missed=50)) is None

@@ -237,3 +237,16 @@ def test_a_database_that_is_locked_is_not_told_as_a_fault_of_the_page(
     html = answer.content.decode()
     assert "database does not answer" in html
     assert "fault is in Umbel" not in html and "/secret/place" not in html
+
+
+def test_a_form_that_came_through_a_proxy_under_another_name_says_what_to_mend(settings: Any) -> None:
+    settings.ALLOWED_HOSTS = ["umbel.example"]
+    strict = Client(enforce_csrf_checks=True)
+    values = {"HTTP_HOST": "umbel.example", "HTTP_ORIGIN": "https://umbel.example:8443"}
+    answer = strict.post("/sign-in/", {"username": "ada", "password": "x"}, **values)
+    assert answer.status_code == 403
+    html = answer.content.decode()
+    assert "https://umbel.example:8443" in html and "was asked as umbel.example without HTTPS" in html
+    assert "--origins" in html
+    evil = strict.post("/sign-in/", {}, HTTP_HOST="umbel.example", HTTP_ORIGIN="https://<script>")
+    assert "<script>" not in evil.content.decode()

@@ -112,8 +112,10 @@ def _held(page: Page, view: WorkerView) -> Mapping[str, Any]:
 
 
 def _unheard(page: Page, view: WorkerView) -> Mapping[str, Any]:
-    # The count goes back to when Umbel first heard of it.
-    return {"heard": unheard(view), "blind": gaps.between(view.row.first_seen_at, view.now, view.now)}
+    # The count goes back to when Umbel first heard of it; what is newer is said above.
+    blind = gaps.between(view.row.first_seen_at, view.now - NEAR, view.now)
+    before = [gap for gap in blind if gap.ended_at is not None and gap.ended_at < view.now - NEAR]
+    return {"heard": unheard(view), "blind": before}
 
 
 def _settings(page: Page, view: WorkerView) -> Mapping[str, Any]:

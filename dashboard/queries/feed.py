@@ -17,6 +17,8 @@ TOO_LATE = 10.0  # seconds behind before a banner says so
 SILENT = 10.0  # seconds without a word from the engine before it counts as gone
 LOSING = 0.001  # share of events missed before a banner says so
 SHARED = 0.2  # seconds that one reading serves every region of a page
+READ = 500  # gaps read at once, the newest
+FLAPS = 5.0  # seconds between two gaps of one trouble
 RECENT = 15 * 60.0  # seconds a closed gap is still told in a banner
 
 
@@ -145,13 +147,17 @@ def banner(fresh: Freshness, now: float | None = None) -> Banner | None:
         and now - gap.ended_at < RECENT
         and fresh.missed_share > LOSING
     ):
-        length = max(gap.ended_at - gap.started_at, 0.1)
+        # A broker that flaps cuts often: it is the first of those cuts that counts.
+        recent = _silences(now - RECENT)
+        length = max(sum(one.elapsed or 0.0 for one in recent), 0.1)
+        spans = sum(one.times for one in recent)
+        times = f", in {spans:,} spans" if spans > 1 else ""
         return Banner(
             "warn",
             "s-warn",
             f"{feed.accounting.missed:,} events missed",
-            f"Umbel was not listening for {length:.1f} s. Counts can be low by that much.",
-            gap.started_at,
+            f"Umbel was not listening for {length:.1f} s{times}. Counts can be low by that much.",
+            min((one.started_at for one in recent), default=gap.started_at),
         )
     return None
 
@@ -163,16 +169,35 @@ class Silence:
     started_at: float
     ended_at: float | None
     reason: str
+    times: int = 1  # as many with hardly anything between them
+    length: float = 0.0  # seconds, of all of them, without what is between
 
     @property
     def elapsed(self) -> float | None:
-        return None if self.ended_at is None else self.ended_at - self.started_at
+        return None if self.ended_at is None else self.length
 
 
 def gaps(limit: int = 20) -> list[Silence]:
-    """The last spans in which Umbel was not listening, newest first."""
-    rows = models.Gap.objects.order_by("-started_at")[:limit]
-    return [Silence(gap.started_at, gap.ended_at, gap.reason) for gap in rows]
+    """The last spans in which Umbel was not listening, newest first; those of one trouble are one."""
+    found: list[Silence] = []
+    for gap in models.Gap.objects.order_by("-started_at")[:READ]:
+        length = (gap.ended_at or gap.started_at) - gap.started_at
+        later = found[-1] if found else None
+        # One begins when something was last heard, which may be before the one ahead of it ended.
+        if later and gap.ended_at is not None and later.started_at - gap.ended_at < FLAPS:
+            length = max(0.0, min(gap.ended_at, later.started_at) - gap.started_at)
+            found[-1] = Silence(
+                gap.started_at, later.ended_at, gap.reason, later.times + 1, later.length + length
+            )
+        elif len(found) == limit:
+            break
+        else:
+            found.append(Silence(gap.started_at, gap.ended_at, gap.reason, 1, length))
+    return found
+
+
+def _silences(since: float) -> list[Silence]:
+    return [one for one in gaps(READ) if one.ended_at is not None and one.ended_at >= since]
 
 
 def missing_workers(limit: int = 50) -> list[models.Worker]:

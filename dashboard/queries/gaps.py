@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from dashboard.queries.feed import SILENT
 from dashboard.queries.shared import reading
-from dashboard.templatetags.words import clock, stamp
+from dashboard.templatetags.words import clock, duration_text, stamp
 from monitor import models
 
 SHARED = 1.0  # seconds
 MOST = 500  # gaps read, the newest
 SHOWN = 20  # of one chart or list; closer ones are joined before any is left out
+LISTENED = 1.0  # seconds between two spans that count as having listened
 DAY = 86_400.0
 
 
@@ -25,13 +26,19 @@ class Blind:
     started_at: float
     ended_at: float | None
     reason: str = ""
+    broken: bool = False  # several in one, with time between in which it listened
 
     @property
     def words(self) -> str:
         """ "blind from 14:02:11 to 14:02:43", with the day when it is not today's."""
+        blind = "blind at times" if self.broken else "blind"
+        begin = _moment(self.started_at)
         if self.ended_at is None:
-            return f"blind since {_moment(self.started_at)}"
-        return f"blind from {_moment(self.started_at)} to {_moment(self.ended_at)}"
+            return f"{blind} since {begin}"
+        end = _moment(self.ended_at)
+        if begin == end:
+            return f"blind for {duration_text(max(self.ended_at - self.started_at, 0.001))} at {begin}"
+        return f"{blind} from {begin} to {end}"
 
     @property
     def id(self) -> str:
@@ -92,7 +99,8 @@ def _joined(gaps: list[Blind], span: float) -> list[Blind]:
         last = joined[-1] if joined else None
         if last is not None and (last.ended_at is None or gap.started_at - last.ended_at <= near):
             ends = None if last.ended_at is None or gap.ended_at is None else max(last.ended_at, gap.ended_at)
-            joined[-1] = Blind(last.started_at, ends, last.reason or gap.reason)
+            broken = last.broken or gap.broken or gap.started_at - (last.ended_at or math.inf) > LISTENED
+            joined[-1] = Blind(last.started_at, ends, last.reason or gap.reason, broken)
         else:
             joined.append(gap)
     return joined[-SHOWN:]

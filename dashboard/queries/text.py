@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import connection
@@ -24,8 +24,10 @@ from monitor.store.search import INDEX, SECOND, Mark
 UNINDEXED = 10_000  # newest rows that are looked through without an index
 IDS = 1_000  # tasks that a beginning of an id may stand for
 SHORTEST_START = 4  # letters of a word before its *
-PARTS = (16, 4, 1)  # the newest sixteenth of the index first, then a quarter, then all of it
-PATIENCE = 0.1  # seconds that a larger part may take, from what the one before took
+# Of the index, from the newest on: each part is four times as wide as the one before, the last is the rest.
+PARTS = (1024, 256, 64, 16, 4, 1)
+SURE = 64  # up to a 64th is read in any case
+PATIENCE = 0.06  # seconds that they may take together
 
 Row = tuple[Any, ...]
 _ID = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z-]{3,154}")
@@ -163,15 +165,21 @@ def _indexed(one: _Search, mark: Mark) -> tuple[list[Row], Place | None]:
         # Of the processor, where the database is in this thread: a busy machine is no reason to stop.
         clock = time.thread_time if connection.vendor == "sqlite" else time.perf_counter
         began = clock()
+        ahead, before = one.want.after is not None, one.want.before
+        # Not from the end of the slack: a part may be smaller, and each page is to come further.
+        edge = low if ahead else min(high, int(before[0] * SECOND)) if before else high
         # The beginning of a word costs the same in a part as in all.
         for part in PARTS if not any(begins for _, begins in one.asked.words) else PARTS[-1:]:
-            size = (mark.place - first) // part + 1
-            edge = min(high, low + size) if one.want.after else max(low, high - size)
-            rows = _matches(cursor, one, mark, (low, edge) if one.want.after else (edge, high))
-            if len(rows) >= one.most or edge == (high if one.want.after else low):
+            size, since = (mark.place - first) // part + 1, clock()
+            edge = min(high, edge + size) if ahead else max(low, edge - size)
+            span = (low, edge) if ahead else (edge, high)
+            rows += _matches(cursor, replace(one, most=one.most - len(rows)), mark, span)
+            if len(rows) >= one.most or edge == (high if ahead else low):
                 break
-            took = clock() - began
-            if took * 4 > PATIENCE:
+            # Never the same rows again; and the next part is four times as wide.
+            low, high = (edge + 1, high) if ahead else (low, edge - 1)
+            now = clock()
+            if part <= SURE and now - began + (now - since) * 4 > PATIENCE:
                 return rows, (edge / SECOND, 0)
         return rows, None
 
