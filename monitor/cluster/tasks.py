@@ -44,6 +44,8 @@ Told = tuple[str, int, float]  # hostname, pid, when it was asked
 
 _BEGINS = frozenset({Sent, Received, Started})
 ENDED_KNOWN = 20_000  # tasks that ended and left memory, whose uuids are still known
+HOLD = 1.0  # seconds that what only began may wait for its end, if tasks of its name end within that
+_LEARN = 0.05  # the weight of the last life in what is usual for its name
 
 
 class Task:
@@ -95,8 +97,8 @@ class Tasks:
         self._batch: dict[str, list[TaskEvent]] = {}  # taken over, not yet drained
         self._left: dict[str, list[TaskEvent]] = {}  # of those, what has to wait for the next tick
         self._more = False
-        self._held: set[str] = set()  # left for once, at the last drain
-        self._holding: list[str] = []  # at this one
+        self._held: set[str] = set()  # of those that wait: looked for, and new
+        self._usual: dict[str, float] = {}  # name -> seconds from the first event to the end, about
         self._cold: set[str] = set()
         self._asking: set[str] = set()  # whose rows are being looked for
         self._asked: set[str] = set()  # who is complete, or new
@@ -152,8 +154,9 @@ class Tasks:
         else:
             batch = self._batch = self.heard
         self.heard = {}
-        unknown = [uuid for uuid in batch if uuid not in live]
-        self._asking = self._cold | set(unknown)
+        held, self._held = self._held, set()
+        unknown = [uuid for uuid in batch if uuid not in live and uuid not in held]
+        self._asking = self._cold.union(unknown, held)
         return [*unknown, *self._cold]
 
     def absorb(self, records: Iterable[TaskRecord]) -> None:
@@ -198,12 +201,13 @@ class Tasks:
         """The row of every changed task that is not waiting to be read back; what is new in it is counted.
 
         ``most`` is how many tasks to look at; the next calls go on (while ``undrained``). With ``hold`` tasks
-        that did not end are left for the next time once: most end soon, and are then written once.
+        that only began wait for their end up to ``HOLD`` seconds, where their name usually ends so soon: they
+        would be over before anybody could read them, and are written once.
         """
         rows: list[TaskRecord] = []
         asked, cold, left, batch = self._asked, self._cold, self._left, self._batch
         redactor, live, plain = self._redactor, self.live, tally.plain
-        held: list[str] = self._holding
+        held, since = self._held, now - HOLD
         looked = 0
         while batch:
             if looked == most:
@@ -215,9 +219,15 @@ class Tasks:
             if uuid in cold or (task is None and uuid not in asked):
                 left[uuid] = events
                 continue
-            if hold and uuid not in self._held and events[-1].__class__ in _BEGINS:
+            if (
+                hold
+                and events[-1].__class__ in _BEGINS
+                and events[0].seen_at > since
+                and self._is_quick(task, events[0])
+            ):
                 left[uuid] = events
-                held.append(uuid)
+                if task is None:
+                    held.add(uuid)
                 continue
             self.waiting -= len(events)
             if task is None:
@@ -227,6 +237,7 @@ class Tasks:
                     plain(row, events)
                     if row.state in ENDED and not self.keep:
                         self._ended[uuid] = row.name
+                        self._learn(row)
                     else:
                         self._settle_in(uuid, row, events, now)
                     continue
@@ -244,7 +255,6 @@ class Tasks:
                     continue
             self._file(task, events, now)
         self._batch, self._left = left, {}
-        self._held, self._holding = set(held), []
         self._more, self._asked = False, set()
         for uuid in [uuid for uuid in self.dirty if uuid not in cold]:
             del self.dirty[uuid]
@@ -418,6 +428,22 @@ class Tasks:
         else:
             del self.live[uuid]
             self._ended[uuid] = row.name
+            self._learn(row)
+
+    def _is_quick(self, task: Task | None, event: TaskEvent) -> bool:
+        """Whether tasks of this name usually end within ``HOLD``; not of names that nobody knows yet."""
+        name = event.name if isinstance(event, Received | Sent) else None
+        if not name and task is not None and task.row is not None:
+            name = task.row.name
+        return self._usual.get(name or "", HOLD) < HOLD
+
+    def _learn(self, row: TaskRecord) -> None:
+        name, life = row.name, row.seen_at - row.first_seen_at
+        usual = self._usual.get(name)
+        if usual is not None:
+            self._usual[name] = usual + (life - usual) * _LEARN
+        elif len(self._usual) < self._limits.names:
+            self._usual[name] = life
 
     def _file(self, task: Task, events: list[TaskEvent], now: float) -> None:
         """Events of a life that is not plain, one by one."""

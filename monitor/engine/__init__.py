@@ -35,6 +35,7 @@ from monitor.store import SLICE, Backlog, Store, search
 __all__ = ["Engine", "Options"]
 
 TICK = 0.25  # seconds
+HOLD_FROM = 1_500.0  # events a second from which quick tasks are written once, when they have ended
 BUSY = 6_000.0  # events a second above which ticks grow longer, up to a second
 GATHER = 0.02  # seconds after the first event of a tick, so that what belongs together comes together
 HELPING = 500  # tasks derived before others on the loop have their turn
@@ -87,7 +88,7 @@ class Engine:
         self._stirred = asyncio.Event()  # something came since the last tick
         self._backlog = Backlog(options.backlog_limit)
         self._started_at = 0.0
-        self._hold = False  # what only began waits a tick for its end
+        self._hold = False  # what only began may wait for its end
         self._ticked = (0.0, 0)  # monotonic time and events received at the last tick
         self._fed_at = 0.0
         self._fed_state: object = None
@@ -275,7 +276,7 @@ class Engine:
             every = LONG_EVERY
         else:
             every = min(max(TICK, TICK * rate / BUSY), LONG_EVERY)
-        self._hold = every > 2 * TICK
+        self._hold = rate > HOLD_FROM
         return every
 
     async def _tick(self) -> None:
