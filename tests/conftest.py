@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import atexit
-import fcntl
 import itertools
 import os
 import shutil
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, Page, expect
 
 from demo import valkey as valkey_server
 from demo.guard import Guarded, guarded
+from tests.order import (  # noqa: F401 pytest looks for its hooks here
+    pytest_collection_modifyitems,
+    pytest_configure_node,
+    pytest_runtest_protocol,
+    pytest_xdist_make_scheduler,
+)
+
+if TYPE_CHECKING:
+    from tests.product import Product
 
 ROOT = Path(__file__).resolve().parent.parent
 CI = os.environ.get("UMBEL_CI") == "1"
@@ -253,75 +257,42 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
     return browser_type_launch_args | {"executable_path": found, "args": CHROMIUM_FLAGS}
 
 
-# The order of tests, and which of them run at the same time
-
-# Files that share one costly server are run by one process.
-TOGETHER = {"tests/test_losses_live.py": "rabbitmq", "tests/test_control_transports.py": "rabbitmq"}
+# The product
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Live tests come first, so that no long file is left over at the end.
+@pytest.fixture(scope="session")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """One for all tests of this process: leave its workers and pools as they were."""
+    from tests.product import running
 
-    Browsers come last: once Playwright runs, its loop stays in this thread, and no other can run there.
-    """
-    if os.environ.get("UMBEL_SOAK") != "1" and (long := [i for i in items if i.get_closest_marker("soak")]):
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
-
-    def place(item: pytest.Item) -> int:
-        if item.get_closest_marker("browser"):
-            return 2
-        return 0 if item.get_closest_marker("live") else 1
-
-    items.sort(key=place)
+    with running(tmp_path_factory.mktemp("product")) as one:
+        yield one
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:
-    """Each process of ``-n 2`` learns where they take turns."""
-    node.workerinput["turns"] = str(_turns())
+@pytest.fixture
+def signed_in(product: Product, browser: Browser) -> Iterator[Any]:
+    """``signed_in("otto")`` is a page in a browser of their own; script errors and CSP reports fail."""
+    from tests.product import PASSWORD
 
+    contexts, wrong = [], []
 
-@cache
-def _turns() -> Path:
-    place = Path(tempfile.mkdtemp(prefix="umbel-turns-"))
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
-    return place
+    def sign_in(name: str = "otto", **options: Any) -> Page:
+        context = browser.new_context(base_url=product.url, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: "Content Security" in said.text and wrong.append(said.text))
+        page.goto("/sign-in/")
+        page.get_by_label("User name").fill(name)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+        return page
 
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """With several processes a test marked ``alone`` waits for the others' tests, and they for it."""
-    worker: dict[str, Any] | None = getattr(item.config, "workerinput", None)
-    if worker is None:
-        return (yield)
-    with _turn(Path(worker["turns"]), alone=item.get_closest_marker("alone") is not None):
-        return (yield)
-
-
-@contextmanager
-def _turn(place: Path, alone: bool) -> Iterator[None]:
-    """One holds the room alone, or many share it. Who waits for it holds the gate: no one else begins."""
-    with (place / "gate").open("w") as gate, (place / "room").open("w") as room:
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        fcntl.flock(gate, fcntl.LOCK_UN)
-        yield
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file is run by one process, in the order of the collection."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByFile(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.split("::", 1)[0]
-            return TOGETHER.get(file, file)
-
-    config.option.loadscopereorder = False
-    return ByFile(config, log)
+    yield sign_in
+    for context in contexts:
+        context.close()
+    assert wrong == []
 
 
 # What was not run is said, and in CI it is a failure
