@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from monitor.cluster.derive import derive
+from monitor.cluster.hearsay import Hearsay
 from monitor.cluster.limits import Limits
 from monitor.cluster.pulse import Pulse
 from monitor.cluster.tally import Tally
@@ -60,6 +61,7 @@ class Cluster:
         self.inspect_every = inspect_every
         self._redactor = redactor
         self.tasks = Tasks(redactor, self.limits)
+        self.hearsay = Hearsay(self.tasks, redactor)
         self.workers = Workers(redactor, self.limits, self.tasks.name_of)
         self._accounting = Accounting(refused={})
         self._tally = Tally(self.limits)
@@ -96,7 +98,7 @@ class Cluster:
         """
         # One loop with nothing called for nearly all events: it runs for each event there is.
         workers, heard = self.workers, self.tasks.heard
-        room, has_row = self.tasks.room, self.tasks.has_row
+        room, holds = self.tasks.room, self.tasks.holds
         hostname, pid, losses = "", -1, None
         done = repeated = refused = filed = 0
         last: TaskEvent | WorkerEvent | None = None
@@ -130,7 +132,7 @@ class Cluster:
                 group = heard.get(uuid)
                 if group is not None:
                     group.append(event)  # type: ignore[arg-type]
-                elif room > 0 or has_row(uuid):
+                elif room > 0 or holds(uuid):
                     heard[uuid] = [event]  # type: ignore[list-item]
                     room -= 1
                 else:
@@ -163,7 +165,7 @@ class Cluster:
     def reconcile(self, inspection: Inspection, now: float) -> None:
         """Take over what one worker says of itself and of the tasks it holds."""
         pid = self.workers.reconcile(inspection, now)
-        self.tasks.inspected(inspection, pid, now)
+        self.hearsay.inspected(inspection, pid, now)
 
     def settle(self, settled: Settled, now: float, *, create: bool = False) -> bool:
         """Take an end from the result backend; a real end event always wins. False when it was of no use.
@@ -171,11 +173,11 @@ class Cluster:
         ``create`` also takes the end of a task that is not in memory: history, and what comes later, has the
         last word.
         """
-        return self.tasks.settle(settled, now, create)
+        return self.hearsay.settle(settled, now, create)
 
     def queued(self, found: Queued, now: float) -> bool:
         """Take a message that was found at the broker; False when more is known of its task already."""
-        return self.tasks.queued(found, now)
+        return self.hearsay.queued(found, now)
 
     def shed(self, events: Sequence[TaskEvent | WorkerEvent], now: float) -> None:
         """Account for events that are let go under overload: their workers live, and starts are no losses."""
@@ -199,6 +201,7 @@ class Cluster:
     def absorb(self, records: Iterable[TaskRecord]) -> None:
         """Merge the rows that history held for the uuids of ``cold``. Call it even when there were none."""
         self.tasks.absorb(records)
+        self.hearsay.keep_promises()
         self._take_duplicates()
 
     def restore(
@@ -257,7 +260,7 @@ class Cluster:
 
     def unfinished(self, older_than: float) -> list[TaskRecord]:
         """Rows to look up in the result backend: suspects at once, others unheard of since ``older_than``."""
-        return self.tasks.unfinished(older_than)
+        return self.hearsay.unfinished(older_than)
 
     def is_suspect(self, uuid: str) -> bool:
         """Whether its worker, when asked, did not know it any more."""
@@ -362,5 +365,5 @@ class Cluster:
                     task = self.tasks.live.get(uuid)
                     if task is None or task.row is None or task.row.state != STARTED:
                         continue
-                    if task.row.seen_at <= before and uuid not in self.tasks.heard:
+                    if task.row.seen_at <= before and not self.tasks.is_waiting(uuid):
                         self.tasks.infer(uuid, "lost", {"note": "worker lost"}, now)

@@ -1,4 +1,4 @@
-"""The live tasks: marks and identity by uuid, who is dirty, who must be read back first, who may leave."""
+"""The live tasks: who is dirty, who must be read back first, who may leave."""
 
 from __future__ import annotations
 
@@ -7,72 +7,20 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from monitor.cluster.deliveries import INSPECTED, PHASE, WEAK
-from monitor.cluster.derive import anchor, derive, unpacked
+from monitor.cluster.deliveries import PHASE
+from monitor.cluster.derive import anchor
 from monitor.cluster.limits import Limits
 from monitor.cluster.plain import row_of
-from monitor.cluster.reading import (
-    EXCEPTION_LIMIT,
-    LEAST,
-    LETTERS,
-    TRACEBACK_LIMIT,
-    Rank,
-    detail_of,
-    fields_of,
-    moment,
-    rank_of,
-)
 from monitor.cluster.tally import Tally
-from monitor.events import TEXT_LIMIT, UUID_LIMIT, Received, Sent, Started, TaskEvent, clean
-from monitor.records import (
-    ENDED,
-    PENDING,
-    RECEIVED,
-    RETRY,
-    REVOKED,
-    STARTED,
-    Inspection,
-    Mark,
-    Queued,
-    Settled,
-    TaskRecord,
-)
+from monitor.cluster.task import Task, pid_of
+from monitor.events import Received, Sent, Started, TaskEvent
+from monitor.records import ENDED, Mark, TaskRecord
 from monitor.redact import Redactor
-
-Key = tuple[str, str, int, int, float]
-Told = tuple[str, int, float]  # hostname, pid, when it was asked
 
 _BEGINS = frozenset({Sent, Received, Started})
 ENDED_KNOWN = 20_000  # tasks that ended and left memory, whose uuids are still known
 HOLD = 1.0  # seconds that what only began may wait for its end, if tasks of its name end within that
 _LEARN = 0.05  # the weight of the last life in what is usual for its name
-
-
-class Task:
-    """What is known of one task while it is live.
-
-    While its life is plain its events are kept as they came (``heard``); as soon as anything else happens
-    they become ``marks`` and ``fields``, from which any life can be derived.
-    """
-
-    __slots__ = ("confirmed_at", "fields", "heard", "marks", "new", "pid", "row", "touched", "uuid")
-
-    def __init__(self, uuid: str, now: float) -> None:
-        self.uuid = uuid
-        self.heard: list[TaskEvent] | None = None
-        self.pid = 0  # of the worker process that received it, while it is plain
-        self.marks: dict[Key, Mark] = {}
-        self.fields: dict[str, tuple[Rank, Any]] = {}
-        self.new: list[Mark] = []  # marks not yet counted in rates
-        self.row: TaskRecord | None = None  # as last derived
-        self.touched = now
-        self.confirmed_at = 0.0  # last inspection that listed it
-
-    def derive(self) -> TaskRecord:
-        values = {field: value for field, (_, value) in self.fields.items()}
-        day = self.row.day if self.row is not None else 0
-        self.row = derive(TaskRecord(uuid=self.uuid, day=day, **values), self.marks.values())
-        return self.row
 
 
 class Tasks:
@@ -90,9 +38,8 @@ class Tasks:
         self.live: dict[str, Task] = {}
         self.dirty: dict[str, None] = {}
         self.suspects: dict[str, float] = {}  # absent from an inspection -> when it was asked
-        self.duplicates = (
-            0  # events that were counted as applied and proved to be repeated; taken by the caller
-        )
+        # Events that were counted as applied and proved to be repeated; taken by the caller.
+        self.duplicates = 0
         self.keep = False  # while history cannot be read back, nothing may leave memory
         self._batch: dict[str, list[TaskEvent]] = {}  # taken over, not yet drained
         self._left: dict[str, list[TaskEvent]] = {}  # of those, what has to wait for the next tick
@@ -104,8 +51,6 @@ class Tasks:
         self._asked: set[str] = set()  # who is complete, or new
         self._leaving: deque[tuple[float, str]] = deque()
         self._ended: dict[str, str] = {}  # uuids of the last that ended and left, with their names
-        # What was found of cold tasks, until their rows are there.
-        self._promised: dict[str, tuple[Settled | Queued, float]] = {}
         self.by_process: dict[tuple[str, int], set[str]] = {}  # not ended, by worker process
 
     # events
@@ -115,7 +60,7 @@ class Tasks:
         """How many more tasks may be heard of until the next drain."""
         return 2 * self._limits.tasks - len(self.live) - len(self.heard) - len(self._batch)
 
-    def has_row(self, uuid: str) -> bool:
+    def holds(self, uuid: str) -> bool:
         """Whether the task is in memory already, so that one more event of it needs no room."""
         return uuid in self.live or uuid in self._batch
 
@@ -129,10 +74,9 @@ class Tasks:
         return self._heard_name(uuid)
 
     def add(self, task: Task, mark: Mark, now: float) -> None:
-        self._open(task)
-        task.marks[mark.key] = mark
-        task.new.append(mark)
-        task.touched = now
+        """One more mark: the row is to be derived anew."""
+        task.open(self._redactor)
+        task.add(mark, now)
         self.dirty[task.uuid] = None
         if len(task.marks) > 2 * self._limits.marks:
             self._trim(task)
@@ -168,27 +112,32 @@ class Tasks:
                 if record.uuid not in self._asked:
                     continue
                 task = self._enter(record.uuid, record.seen_at)
-            self._merge(task, record)
+            self.duplicates += task.merge(record)
             if record.state in ENDED:
                 self._leaving.append((0.0, record.uuid))
             else:
                 self._index(task, record)
         self._cold -= self._asked
-        for uuid in [uuid for uuid in self._promised if uuid not in self._cold]:
-            found, now = self._promised.pop(uuid)
-            if uuid in self.live:
-                self.settle(found, now) if isinstance(found, Settled) else self.queued(found, now)
 
     def restore(self, records: Iterable[TaskRecord], now: float) -> None:
         for record in records:
             if record.uuid not in self.live:
                 task = self._enter(record.uuid, now)
-                self._merge(task, record)
+                self.duplicates += task.merge(record)
                 self._cold.discard(record.uuid)
                 self._index(task, task.derive())
 
     def is_cold(self, uuid: str) -> bool:
+        """Whether its row has not been looked for yet."""
         return uuid in self._cold
+
+    def has_ended(self, uuid: str) -> bool:
+        """Whether it ended of late, and left memory."""
+        return uuid in self._ended
+
+    def is_waiting(self, uuid: str) -> bool:
+        """Whether something was heard of it that is not in its row yet."""
+        return uuid in self.heard or uuid in self._batch
 
     @property
     def undrained(self) -> bool:
@@ -282,114 +231,16 @@ class Tasks:
         task = self.live.get(uuid)
         if task is None:
             return False
-        self._open(task)
+        task.open(self._redactor)
         last = anchor(task.marks.values())
         place = (last.worker, last.pid, last.clock) if last else ("", 0, 0)
         self.add(task, Mark(kind, *place, now, now, detail), now)
         return True
 
-    def settle(self, settled: Settled, now: float, create: bool = False) -> bool:
-        """An end from the result backend; with ``create`` also of a task that is not in memory."""
-        uuid = settled.uuid
-        if settled.state not in ENDED or uuid in self._ended:
-            return False
-        task = self.live.get(uuid)
-        if task is None and not create:
-            return False
-        if task is None or uuid in self._cold:
-            # Its row, if there is one, has the first word.
-            self.find_or_enter(uuid, now)
-            self._promised[uuid] = (settled, now)
-            return True
-        self._open(task)
-        if (task.row or task.derive()).state in ENDED and task.row and task.row.known == "seen":
-            return False
-        if (
-            settled.state == REVOKED
-            and task.row
-            and task.row.state == STARTED
-            and settled.uuid not in self.suspects
-        ):
-            return (
-                False  # Celery writes REVOKED for whatever it was told to revoke: no proof for a running task
-            )
-        text = self._redactor.text
-        detail: dict[str, Any] = {"state": settled.state}
-        if settled.ended_at is not None:
-            detail["ended"] = settled.ended_at
-        for field, limit in (
-            ("result", TEXT_LIMIT),
-            ("exception", EXCEPTION_LIMIT),
-            ("traceback", TRACEBACK_LIMIT),
-        ):
-            if (raw := getattr(settled, field)) is not None:
-                detail[field] = clean(text(raw), limit)
-        for field in ("name", "args", "kwargs"):
-            if (raw := getattr(settled, field)) and field not in task.fields:
-                task.fields[field] = (LEAST, clean(raw) if field == "name" else clean(text(raw), TEXT_LIMIT))
-        self.suspects.pop(settled.uuid, None)
-        return self.infer(settled.uuid, "settled", detail, now)
-
-    def queued(self, found: Queued, now: float) -> bool:
-        """A message found at the broker. False when more is known of its task already."""
-        uuid = found.uuid
-        if uuid in self._ended:
-            return False
-        task = self.find_or_enter(uuid, now)
-        if uuid in self._cold:
-            self._promised.setdefault(uuid, (found, now))
-            return True
-        task.confirmed_at = max(task.confirmed_at, now)
-        row = task.row
-        if row is not None and (row.marks or task.heard):
-            waits = row.state in (PENDING, RETRY)
-            is_back = found.where == "queue" and row.state in (RECEIVED, STARTED) and uuid in self.suspects
-            if row.state in ENDED or (waits and row.known == "seen") or not (waits or is_back):
-                return False
-        self._open(task)
-        self.suspects.pop(uuid, None)
-        for field in ("name", "args", "kwargs", "queue", "eta", "expires", "root_id", "parent_id"):
-            value = getattr(found, field)
-            if value is not None and value != "" and field not in task.fields:
-                task.fields[field] = (LEAST, value)
-        kind = "queued" if found.where == "queue" else "unacknowledged"
-        detail = {"queue": found.queue} if found.queue else None
-        self.add(task, Mark(kind, found.sender, 0, 0, now, now, detail), now)
-        return True
-
-    def inspected(self, inspection: Inspection, pid: int, now: float) -> None:
-        """Confirm, create or suspect rows by what a worker says it holds."""
-        host, asked = inspection.hostname, inspection.asked_at
-        listed: set[str] = set()
-        for kind in ("active", "reserved", "scheduled"):
-            for item in filter(_is_dict, getattr(inspection, kind) or ()):
-                request = item.get("request") if kind == "scheduled" else item
-                if isinstance(request, dict) and isinstance(uuid := request.get("id"), str) and uuid:
-                    uuid = clean(uuid, UUID_LIMIT)
-                    listed.add(uuid)
-                    self._confirm(kind, uuid, item, (host, pid, asked), now)
-        whole = inspection.reserved is not None and inspection.scheduled is not None
-        if inspection.active is None:
-            return
-        for uuid in [u for (h, _), found in self.by_process.items() if h == host for u in found]:
-            if uuid in listed or (task := self.live.get(uuid)) is None or task.row is None:
-                continue
-            is_due = task.row.seen_at < asked - 2.0 and uuid not in self.heard
-            if is_due and (task.row.state == STARTED or whole):
-                self.suspects.setdefault(uuid, asked)
-
-    def unfinished(self, older_than: float) -> list[TaskRecord]:
-        """Rows whose end may have been missed, oldest first: suspects at once, the waiting after a while."""
-        found = []
-        for uuid, task in self.live.items():
-            row = task.row
-            if row is None or row.state in ENDED or uuid in self._cold:
-                continue
-            if uuid in self.suspects or max(row.seen_at, task.confirmed_at) < older_than:
-                found.append(row)
-        return found
-
     # private, in the order of use
+
+    def _trim(self, task: Task) -> None:
+        self._limits.let_go["marks of one task"] += task.trim(self._limits.marks)
 
     def _heard_name(self, uuid: str) -> str:
         for group in (self._batch.get(uuid), self.heard.get(uuid)):
@@ -405,7 +256,7 @@ class Tasks:
         if row.state in ENDED:
             self._leaving.append((now + self._limits.finished_for, uuid))
         elif row.worker:
-            task.pid = _pid(events)
+            task.pid = pid_of(events)
             self.by_process.setdefault((row.worker, task.pid), set()).add(uuid)
 
     def _replace(self, task: Task, row: TaskRecord, now: float) -> None:
@@ -414,7 +265,7 @@ class Tasks:
         uuid = task.uuid
         if row.state not in ENDED:
             if (before is None or not before.worker) and task.heard:
-                task.pid = _pid(task.heard)
+                task.pid = pid_of(task.heard)
                 self.by_process.setdefault((row.worker, task.pid), set()).add(uuid)
             return
         self.suspects.pop(uuid, None)
@@ -447,33 +298,18 @@ class Tasks:
 
     def _file(self, task: Task, events: list[TaskEvent], now: float) -> None:
         """Events of a life that is not plain, one by one."""
-        self._open(task)
+        task.open(self._redactor)
         for event in events:
-            kind = event.kind
             if not event.timestamp:
                 self._limits.let_go["timestamps that were not usable"] += 1
-            key = (kind, event.hostname, event.pid, event.clock, event.timestamp)
-            if key in task.marks:
+            mark = task.file(event, self._redactor)
+            if mark is None:
                 self.duplicates += 1
-                continue
-            self.add(task, self._mark(event, key), now)
-            if isinstance(event, Received | Sent):
-                self._identify(task, task.marks[key], event)
-
-    def _mark(self, event: TaskEvent, key: Key) -> Mark:
-        return Mark(*key, event.seen_at, detail_of(event.kind, event, self._redactor))
-
-    def _open(self, task: Task) -> None:
-        """From here on the task is no plain one: its events become marks, which were counted before."""
-        heard, task.heard = task.heard, None
-        for event in heard or ():
-            key = (event.kind, event.hostname, event.pid, event.clock, event.timestamp)
-            mark = task.marks[key] = self._mark(event, key)
-            if isinstance(event, Received | Sent):
-                self._identify(task, mark, event)
+            else:
+                self.add(task, mark, now)
 
     def _derived(self, task: Task, now: float, tally: Tally) -> TaskRecord:
-        self._open(task)
+        task.open(self._redactor)
         if len(task.marks) > self._limits.marks:
             self._trim(task)
         row = task.derive()
@@ -529,86 +365,3 @@ class Tasks:
             return
         for place in [place for place, found in self.by_process.items() if uuid in found]:
             self.by_process[place].discard(uuid)
-
-    def _merge(self, task: Task, record: TaskRecord) -> None:
-        self._open(task)
-        if task.row is None:
-            task.row = record  # its day stays
-        stored = unpacked(record)
-        for mark in stored:
-            mine = task.marks.get(mark.key)
-            if mine is not None and mine in task.new:
-                task.new = [new for new in task.new if new is not mine]
-                self.duplicates += mark.kind not in WEAK | INSPECTED
-            task.marks[mark.key] = mark
-        for field, letter in LETTERS.items():
-            value = getattr(record, field)
-            if value is None or value == "":
-                continue
-            ranks = [rank_of(m) for m in stored if letter in (m.detail or {}).get("has", "")]
-            self._offer(task, field, max(ranks, default=LEAST), value)
-
-    def _identify(self, task: Task, mark: Mark, event: Received | Sent) -> None:
-        fields = fields_of(mark.kind, event, self._redactor)
-        rank = rank_of(mark)
-        for field, value in fields.items():
-            self._offer(task, field, rank, value)
-        if mark.detail is not None:
-            mark.detail["has"] = "".join([LETTERS[field] for field in fields])
-
-    def _offer(self, task: Task, field: str, rank: Rank, value: Any) -> None:
-        held = task.fields.get(field)
-        if held is None or rank > held[0] or (rank == held[0] and str(value) > str(held[1])):
-            task.fields[field] = (rank, value)
-
-    def _confirm(self, kind: str, uuid: str, item: dict[str, Any], told: Told, now: float) -> None:
-        host, pid, asked = told
-        request = item["request"] if kind == "scheduled" else item
-        if uuid in self._ended:
-            return  # it ended while the answer was under way
-        task = self.find_or_enter(uuid, now)
-        task.confirmed_at = max(task.confirmed_at, asked)
-        self.suspects.pop(uuid, None)
-        row = task.row
-        if row is not None and not self.is_cold(uuid):
-            known = {"active": ("STARTED",), "reserved": ("RECEIVED", "STARTED")}.get(
-                kind, ("RECEIVED", "STARTED")
-            )
-            if row.state in known and row.worker == host:
-                return
-            if row.state in ENDED and row.known == "seen":
-                return
-        self._open(task)
-        detail: dict[str, Any] = {}
-        started = request.get("time_start")
-        if kind == "active" and isinstance(started, int | float) and not isinstance(started, bool):
-            detail["started"] = float(started)
-        if kind == "scheduled" and (eta := moment(item.get("eta"))) is not None:
-            detail["eta"] = eta
-        text = self._redactor.text
-        for field in ("name", "args", "kwargs"):
-            raw = request.get(field)
-            if raw is not None and field not in task.fields:
-                shown = raw if isinstance(raw, str) else repr(self._redactor.value(raw))
-                shown = clean(shown) if field == "name" else clean(text(shown), TEXT_LIMIT)
-                task.fields[field] = (LEAST, shown)
-        if "eta" in detail and "eta" not in task.fields:
-            task.fields["eta"] = (LEAST, detail["eta"])
-        self.add(task, Mark(kind, host, pid, 0, asked, now, detail or None), now)
-
-    def _trim(self, task: Task) -> None:
-        # First and last are kept: how it began and how it stands.
-        ordered = sorted(task.marks.values(), key=lambda m: (m.at or m.seen_at, m.key))
-        keep = self._limits.marks // 2
-        kept = ordered[:keep] + ordered[-keep:]
-        self._limits.let_go["marks of one task"] += len(ordered) - len(kept)
-        task.marks = {mark.key: mark for mark in kept}
-
-
-def _pid(events: Iterable[TaskEvent]) -> int:
-    """Of the worker process that received a plain task."""
-    return next((event.pid for event in events if isinstance(event, Received)), 0)
-
-
-def _is_dict(item: object) -> bool:
-    return isinstance(item, dict)
