@@ -189,6 +189,32 @@ def test_totals_and_bars_hold_what_matches(corpus: list[Task]) -> None:
     assert sum(sum(values) for _, values in got.series) == len(expected)
 
 
+def test_what_was_found_among_many_new_rows_serves_for_a_moment(
+    corpus: list[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text.shared, "kept", True)
+    monkeypatch.setattr(text, "MANY", 50)
+    monkeypatch.setattr(text, "_last", None)
+    looked: list[str] = []
+
+    def look(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        looked.extend(["look"] * (" LIKE " in sql or " ILIKE " in sql))
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(look):
+        window = tasks.window(task_filter(QueryDict("q=order")), NOW)
+        assert [row.task.uuid for row in window.rows] == scanned(corpus, "order")[:50]
+        assert matches(task_filter(QueryDict("q=order")), NOW).total == len(scanned(corpus, "order"))
+        assert len(looked) == 1
+        # Neither for another text, nor with another filter, nor when the moment is over.
+        looked.clear()
+        tasks.window(task_filter(QueryDict("q=shop")), NOW)
+        tasks.window(task_filter(QueryDict("q=shop&state=FAILURE")), NOW)
+        monkeypatch.setattr(text, "FRESH", -1.0)
+        tasks.window(task_filter(QueryDict("q=shop&state=FAILURE")), NOW)
+        assert len(looked) == 3
+
+
 # Plans
 
 FILTERS = ("", "state=SUCCESS", "state=FAILURE&state=RETRY", "name=shop.add", "name=shop.*", "worker=w%40h",

@@ -17,11 +17,14 @@ from typing import Any
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
+from dashboard.queries import shared
 from dashboard.queries.newest import KEYS, TABLE, Found, Param, Place, Wanted, bounds, place_of
 from monitor.store import search
 from monitor.store.search import INDEX, SECOND, Mark
 
 UNINDEXED = 10_000  # newest rows that are looked through without an index
+MANY = 2_000  # from so many on, what was found in them serves for FRESH
+FRESH = 0.5  # seconds
 IDS = 1_000  # tasks that a beginning of an id may stand for
 SHORTEST_START = 4  # letters of a word before its *
 # Of the index, from the newest on: each part is four times as wide as the one before, the last is the rest.
@@ -116,26 +119,67 @@ def find(columns: Sequence[str], text: str, want: Wanted, most: int) -> Read:
 
 def _fresh(one: _Search) -> tuple[list[Row], bool]:
     """Rows heard of since the index was made, and whether all of them were looked through."""
+    global _last  # noqa: PLW0603 - one look, for the next that asks the same
+    since = one.want.since
+    # Not by how far the index goes: rows that came into it meanwhile are found twice, and shown once.
+    key = (one.asked, replace(one.want, since=None if since is None else int(since)))
+    last = _last
+    if not shared.kept or last is None or last.key != key or time.monotonic() - last.at > FRESH:
+        began = time.monotonic()
+        places, many = _look(one)
+        last = _Look(key, began, places, many <= UNINDEXED)
+        # Few are looked through again: what changes then is seen at once.
+        _last = last if many > MANY else None
+    return _rows(one, last.places[: one.most]), last.whole
+
+
+def _look(one: _Search) -> tuple[list[Place], int]:
+    """Where rows hold it that are not in the index, in the order asked for; how many rows there are."""
     terms, values = bounds(one.want)
     if one.mark:
         terms.append("(seen_at, id) > (%s, %s)")
         values += [one.mark.at, one.mark.task]
     filters, wanted = _filters(one.want)
     like, patterns = _like([*one.asked.exact, *(word for word, _ in one.asked.words)])
-    inner = ", ".join(dict.fromkeys([*one.columns, *KEYS, *search.TEXTS, *one.want.columns]))
+    inner = ", ".join(dict.fromkeys([*KEYS, *search.TEXTS, *one.want.columns]))
     where = f"WHERE {' AND '.join(terms)}" if terms else ""
     newest = f"SELECT {inner} FROM {TABLE} {where} ORDER BY seen_at {one.way} LIMIT {UNINDEXED}"
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {', '.join(one.columns)}, {search.text_of()} FROM ({newest}) AS s "
-            f"WHERE {filters} AND {like}",
+            f"SELECT seen_at, id, {search.text_of()} FROM ({newest}) AS s WHERE {filters} AND {like}",
             [*values, *wanted, *patterns],
         )
-        rows = [row[:-1] for row in cursor.fetchall() if one.asked.holds(row[-1])]
+        places = sorted((at, key) for at, key, text in cursor.fetchall() if one.asked.holds(text))
         cursor.execute(
             f"SELECT COUNT(*) FROM (SELECT 1 AS one FROM {TABLE} {where} LIMIT {UNINDEXED + 1}) AS c", values
         )
-        return rows, cursor.fetchone()[0] <= UNINDEXED
+        return places if one.want.after else places[::-1], cursor.fetchone()[0]
+
+
+def _rows(one: _Search, places: Sequence[Place]) -> list[Row]:
+    """The rows there, as they are by now; the time finds them where ids have no index."""
+    if not places:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {', '.join(one.columns)} FROM {TABLE} "
+            f"WHERE seen_at >= %s AND id IN ({', '.join(['%s'] * len(places))})",
+            [min(at for at, _ in places), *(key for _, key in places)],
+        )
+        return list(cursor.fetchall())
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was found where nothing is indexed yet, when, for whoever asks the same at that moment."""
+
+    key: object
+    at: float
+    places: list[Place]
+    whole: bool
+
+
+_last: _Look | None = None
 
 
 def _like(parts: Sequence[str], prefix: str = "") -> tuple[str, list[Param]]:
