@@ -25,6 +25,8 @@ from tests.order import (  # noqa: F401 pytest looks for its hooks here
 )
 
 if TYPE_CHECKING:
+    from channels.layers import InMemoryChannelLayer
+
     from tests.product import Product
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,6 +90,14 @@ def need_program(*names: str, package: str) -> str:
             return found
     not_here(f"{names[0]} is not installed (on Debian: apt install {package}).")
     raise AssertionError
+
+
+@pytest.fixture
+def now(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
+    """``NOW`` of the test's module is when the test began: the module may have been read half an hour ago."""
+    moment = time.time()
+    monkeypatch.setattr(request.module, "NOW", moment)
+    return moment
 
 
 # Valkey
@@ -255,6 +265,21 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
     # Playwright's own loop runs in the test's thread, where Django would refuse its ORM.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     return browser_type_launch_args | {"executable_path": found, "args": CHROMIUM_FLAGS}
+
+
+# The channel layer
+
+
+@pytest.fixture
+def layer(monkeypatch: pytest.MonkeyPatch) -> InMemoryChannelLayer:
+    """The one that hubs of this test listen to."""
+    from channels.layers import InMemoryChannelLayer
+
+    from dashboard import listening
+
+    layer = InMemoryChannelLayer()
+    monkeypatch.setattr(listening, "get_channel_layer", lambda: layer)
+    return layer
 
 
 # The product

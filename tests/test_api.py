@@ -19,7 +19,7 @@ from monitor import control, models
 from monitor.control import Unreachable
 from monitor.records import Inspection
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("now")]
 
 # Recorded from Flower 2.2.0 with Celery 5.7.0, in its order.
 TASK = [

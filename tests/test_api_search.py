@@ -16,7 +16,7 @@ from dashboard.queries.asked import Search, SearchError
 from monitor import models
 from monitor.store import search
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("now")]
 NOW = time.time()
 
 

@@ -17,7 +17,7 @@ from monitor.deltas import topics
 from monitor.records import Gap, Rollup
 from monitor.store import Store
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("now")]
 NOW = time.time()
 
 

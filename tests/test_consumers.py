@@ -21,7 +21,7 @@ from dashboard import access, consumers, fragments, hub, rights
 from dashboard.asgi import application
 from dashboard.fragments import Page
 from monitor import publish
-from tests.test_hub import Told
+from tests.hubs import Told
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -19,7 +19,7 @@ from dashboard.queries import metrics as queries
 from monitor import models, rates
 from monitor.records import Accounting, FeedRecord
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("now")]
 
 NOW = time.time()
 # Name, type and labels of Flower 2.2's families.

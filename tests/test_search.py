@@ -20,7 +20,7 @@ from dashboard.queries.matches import matches
 from monitor.models import Task
 from monitor.store import search
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("now")]
 NOW = time.time()
 WORDS = ("Aarhus", "bergen", "order", "ORDER-77", "bob@shop.example", "café", "3.25", "sku_9", "x", "größe")
 QUERIES = (
@@ -45,9 +45,9 @@ def task(uuid: str, at: float, **more: Any) -> Task:
     return Task.objects.create(uuid=uuid, **(fields | {"first_seen_at": at, "seen_at": at} | more))
 
 
-def index(until: float = NOW + 60) -> int:
+def index(until: float | None = None) -> int:
     total = 0
-    while some := search.index_some(7, until):
+    while some := search.index_some(7, NOW + 60 if until is None else until):
         total += some
     return total
 
