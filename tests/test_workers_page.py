@@ -79,18 +79,18 @@ def test_an_offline_worker_shows_its_last_slots_as_lost_and_no_rate() -> None:
     assert (view.busy, view.lost, view.rate, view.up) == (0, 1, 0.0, None)
 
 
-@pytest.mark.skipif(connection.vendor != "sqlite", reason="its plans are in SQLite's words")
 def test_lost_tasks_are_not_looked_for_among_all_that_the_worker_ran() -> None:
     worker("a@h", status="offline", heartbeat_at=time.time() - 250)
     with CaptureQueriesContext(connection) as asked:
         queries.fleet()
     (sql,) = [query["sql"] for query in asked.captured_queries if "'LOST'" in query["sql"]]
-    with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN QUERY PLAN {sql}")
-        plan = " ".join(row[3] for row in cursor.fetchall())
-    assert "task_state (state=? AND seen_at>?)" in plan
-    assert "task_worker" not in plan
-    assert "task_seen" not in plan
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN QUERY PLAN {sql}")
+            plan = str(cursor.fetchall())
+        assert "task_state (state=? AND seen_at>?)" in plan
+        assert "task_worker" not in plan
+        assert "task_seen" not in plan
 
 
 def test_a_worker_gone_for_more_than_a_day_is_not_listed() -> None:

@@ -28,9 +28,10 @@ FRESH = 0.5  # seconds
 IDS = 1_000  # tasks that a beginning of an id may stand for
 SHORTEST_START = 4  # letters of a word before its *
 # Of the index, from the newest on: each part is four times as wide as the one before, the last is the rest.
-PARTS = (1024, 256, 64, 16, 4, 1)
+# PostgreSQL finds a word in all of it whatever the part.
+PARTS = {"sqlite": (1024, 256, 64, 16, 4, 1), "postgresql": (16, 4, 1)}
 SURE = 64  # up to a 64th is read in any case
-PATIENCE = 0.06  # seconds that they may take together
+PATIENCE = 0.1  # seconds that they may take together
 
 Row = tuple[Any, ...]
 _ID = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z-]{3,154}")
@@ -212,18 +213,19 @@ def _indexed(one: _Search, mark: Mark) -> tuple[list[Row], Place | None]:
         ahead, before = one.want.after is not None, one.want.before
         # Not from the end of the slack: a part may be smaller, and each page is to come further.
         edge = low if ahead else min(high, int(before[0] * SECOND)) if before else high
+        parts = PARTS[connection.vendor]
         # The beginning of a word costs the same in a part as in all.
-        for part in PARTS if not any(begins for _, begins in one.asked.words) else PARTS[-1:]:
+        for part in parts if not any(begins for _, begins in one.asked.words) else parts[-1:]:
             size, since = (mark.place - first) // part + 1, clock()
             edge = min(high, edge + size) if ahead else max(low, edge - size)
             span = (low, edge) if ahead else (edge, high)
             rows += _matches(cursor, replace(one, most=one.most - len(rows)), mark, span)
             if len(rows) >= one.most or edge == (high if ahead else low):
                 break
-            # Never the same rows again; and the next part is four times as wide.
+            # Never the same rows again; and the next part takes three times as long as those before, or more.
             low, high = (edge + 1, high) if ahead else (low, edge - 1)
             now = clock()
-            if part <= SURE and now - began + (now - since) * 4 > PATIENCE:
+            if part <= SURE and now - began + (now - since) * 3 > PATIENCE:
                 return rows, (edge / SECOND, 0)
         return rows, None
 
