@@ -42,14 +42,15 @@ def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:
     """403 of Django's CSRF check."""
     log.warning("CSRF check failed: %s (%s)", reason, request_id(request))
     if reason.startswith(OTHER_SITE):
+        origin = request.headers.get("Origin", "another address")[:100]
+        how = "" if request.is_secure() else " without HTTPS"
         return _page(
             request,
             403,
             "This came from another address",
-            f"Your browser is at {request.headers.get('Origin', 'another address')[:100]}, and Umbel was asked "
-            f"as {request.get_host()[:100]}{'' if request.is_secure() else ' without HTTPS'}. Nothing was done. "
-            "If a proxy stands between, it has to hand on the Host header as it came, with its port, and "
-            "Umbel needs --secure behind HTTPS; or name the address with --origins.",
+            f"Your browser is at {origin}, and Umbel was asked as {request.get_host()[:100]}{how}. "
+            "Nothing was done. If a proxy stands between, it has to hand on the Host header as it came, with "
+            "its port, and Umbel needs --secure behind HTTPS; or name the address with --origins.",
         )
     return _page(
         request,
