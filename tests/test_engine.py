@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from django.db import connection
 
+from monitor import engine as engine_module
 from monitor import models
 from monitor.deltas import Record
 from monitor.engine import Engine, Options
@@ -252,6 +253,28 @@ class TestFlow:
         wait_until(lambda: second.engine.cluster.accounting.received == 2)
         row = wait_until(lambda: models.Task.objects.filter(uuid="a", ended_at__isnull=False).first())
         assert (row.name, row.state, len(row.marks)) == ("shop.pay", "SUCCESS", 3)
+
+    def test_words_are_indexed_while_tasks_come_all_the_time(
+        self, watch: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(engine_module, "HOLD_FROM", -1.0)  # quick tasks wait for their ends
+        monkeypatch.setattr(engine_module, "INDEX_BEHIND", 0.1)
+        on = watch()
+        numbers = itertools.count()
+
+        def indexed() -> int:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT place FROM monitor_searchmark")
+                row = cursor.fetchone()
+            return int(row[0]) if row else 0
+
+        def goes_on() -> bool:
+            number = next(numbers)
+            on.source.say(*life(f"begun-{number}"))
+            on.source.say(*life(f"ended-{number}", "started", "succeeded"))
+            return on.engine.cluster.waiting > 0 and indexed() > 0
+
+        wait_until(goes_on, 30)
 
     def test_stop_writes_what_was_heard(self, watch: Callable[..., Watch]) -> None:
         on = watch()

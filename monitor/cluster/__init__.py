@@ -14,7 +14,7 @@ from monitor.cluster.hearsay import Hearsay
 from monitor.cluster.limits import Limits
 from monitor.cluster.pulse import Pulse
 from monitor.cluster.tally import Tally
-from monitor.cluster.tasks import Tasks
+from monitor.cluster.tasks import HOLD, Tasks
 from monitor.cluster.workers import Workers
 from monitor.deltas import Record
 from monitor.events import (
@@ -45,7 +45,7 @@ from monitor.records import (
 )
 from monitor.redact import DEFAULT, Redactor
 
-__all__ = ["Cluster", "Limits", "derive"]
+__all__ = ["HOLD", "Cluster", "Limits", "derive"]
 
 # What a worker says of a task; clients say "sent", tasks may say anything else.
 _FROM_WORKERS = frozenset({Received, StartedEvent, Succeeded, Failed, Retried, Revoked, Rejected})

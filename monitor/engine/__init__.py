@@ -20,7 +20,7 @@ import structlog
 
 from monitor import control, publish
 from monitor.broker import Broker
-from monitor.cluster import Cluster
+from monitor.cluster import HOLD, Cluster
 from monitor.cluster.processes import accounted_since
 from monitor.deltas import FEED, topics
 from monitor.engine.rounds import GRACE, LIGHT_EVERY, SETTLE_EVERY, Ask, Rounds
@@ -88,7 +88,8 @@ class Engine:
         self._stirred = asyncio.Event()  # something came since the last tick
         self._backlog = Backlog(options.backlog_limit)
         self._started_at = 0.0
-        self._hold = False  # what only began may wait for its end
+        self._rate = 0.0  # events a second since the last tick
+        self._written_until = 0.0  # whatever was heard before has been written, our clock
         self._ticked = (0.0, 0)  # monotonic time and events received at the last tick
         self._fed_at = 0.0
         self._fed_state: object = None
@@ -270,21 +271,20 @@ class Engine:
     def _next_tick(self) -> float:
         """Seconds until the next; longer the more comes: a task that ends within a tick is written once."""
         now, received = time.monotonic(), self.cluster.accounting.received
-        rate = (received - self._ticked[1]) / max(now - self._ticked[0], TICK)
+        rate = self._rate = (received - self._ticked[1]) / max(now - self._ticked[0], TICK)
         self._ticked = (now, received)
         if self._shedding.look(self.cluster.waiting) >= LONG:
             every = LONG_EVERY
         else:
             every = min(max(TICK, TICK * rate / BUSY), LONG_EVERY)
-        self._hold = rate > HOLD_FROM
         return every
 
     async def _tick(self) -> None:
         """Whatever changed since the last tick: completed from history, committed, and only then told."""
         now = self.options.clock()
         self.cluster.tick(now)
-        await self._warm()
-        hold = self._hold and not self._stopping.is_set()
+        complete = await self._warm()
+        hold = self._rate > HOLD_FROM and not self._stopping.is_set()
         self._backlog.add(self.cluster.drain(now, HELPING, hold=hold))
         while self.cluster.undrained:
             await asyncio.sleep(0)  # reading goes on
@@ -294,6 +294,8 @@ class Engine:
         written = await self._writer.flush(now)
         # What cannot be written could not be read back: it stays in memory.
         self.cluster.keep = bool(self._writer.error)
+        if complete and not self._writer.error and not self._backlog:
+            self._written_until = now - HOLD
         self._told |= topics(written)
         if failing != bool(self._writer.error):
             self._told.add(FEED)
@@ -301,12 +303,16 @@ class Engine:
             told, self._told, self._told_at = self._told, set(), now
             self.options.publish(told)
 
-    async def _warm(self) -> None:
-        """Tasks heard of again after they left memory: what history knows of them comes back first."""
+    async def _warm(self) -> bool:
+        """Tasks heard of again after they left memory: what history knows of them comes back first.
+
+        False when the database could not say: what was heard of them waits.
+        """
         cold = self.cluster.cold()
         records = await self._writer.load(cold) if cold else []
         if records is not None:
             self.cluster.absorb(records)
+        return records is not None
 
     def _feed(self, now: float) -> None:
         """The feed record, once a second and at once when it says something else."""
@@ -363,8 +369,8 @@ class Engine:
 
     async def _index(self) -> None:
         """Words for the search, in the time that is left: a loaded engine lags here first."""
-        while not self.cluster.waiting and not self._writer.error:
-            until = self.options.clock() - INDEX_BEHIND
+        while self._rate < BUSY and not self._writer.error:
+            until = min(self.options.clock() - INDEX_BEHIND, self._written_until)
             done = await self._writer.read(search.index_some, INDEX_AT_ONCE, until, otherwise=0)
             if done < INDEX_AT_ONCE:
                 break
