@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connections
+from django.urls import set_script_prefix
 
 from dashboard.fragments import Page, Region
 from dashboard.outbox import Frame, Outbox
@@ -113,6 +115,8 @@ def _drawn(live: Live) -> Drawn:
     if not live.sockets:
         return Drawn(None)
     began, worked = time.monotonic(), time.thread_time()
+    # A request sets it for its own thread; no request comes here.
+    set_script_prefix(settings.FORCE_SCRIPT_NAME or "/")
     try:
         if live.region.stamp:
             before, live.stamp = live.stamp, live.region.stamp(live.page)

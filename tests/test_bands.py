@@ -258,6 +258,7 @@ def test_many_spans_are_told_in_few_words(viewer: Client) -> None:
 
 def test_lists_hear_of_a_gap_by_itself() -> None:
     """While nobody listens no task changes, and no task's topic is told."""
+    fragments.load()
     told = topics([Gap(NOW, None, "broker away")])
     for view, names in {
         "tasks": {"task-list", "task-matches"},
