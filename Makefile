@@ -1,6 +1,7 @@
 # make demo | test | check | bench | ci. Needs Python 3.11 or later with pip, git and make; all else it gets itself.
 
-JOBS ?= 2
+# Tests at a time: most of them wait for brokers and browsers.
+JOBS ?= 3
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
@@ -25,7 +26,7 @@ help:
 demo: ready-demo
 	@$(BIN)/umbel demo --data .umbel $(if $(PORT),--port $(PORT)) $(if $(RATE),--rate $(RATE)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-# Two at a time, since most wait for brokers and browsers; what is named in ARGS runs one after the other.
+# JOBS at a time, in processes of their own; what is named in ARGS runs one after the other.
 test: ready-test
 	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n $(JOBS))
 

@@ -27,6 +27,7 @@ from tests.order import (  # noqa: F401 pytest looks for its hooks here
 if TYPE_CHECKING:
     from channels.layers import InMemoryChannelLayer
 
+    from tests.faults import Rig
     from tests.product import Product
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -265,6 +266,20 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
     # Playwright's own loop runs in the test's thread, where Django would refuse its ORM.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     return browser_type_launch_args | {"executable_path": found, "args": CHROMIUM_FLAGS}
+
+
+# Faults
+
+
+@pytest.fixture
+def rig(own_valkey: valkey_server.Server) -> Iterator[Rig]:
+    """An engine on a server that faults are done to."""
+    from tests.faults import Rig
+
+    one = Rig(own_valkey)
+    yield one
+    one.stop()
+    one.broker.close()
 
 
 # The channel layer

@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-import msgspec
 import redis
 
-from demo.valkey import Server
+from demo.valkey import Server, free_port
 from monitor import broker as broker_room
 from monitor import models
 from monitor.broker import Broker
 from monitor.engine import Engine, Options
-from monitor.records import FeedRecord
 from monitor.store import Store
 from tests.conftest import shop, wait_until
+from tests.engines import feed
 
 QUICK = ("--heartbeat-interval", "1")
 MIX = (("shop.add", [1, 2]), ("shop.boom", ["no"]), ("shop.nap", [0.05]), ("shop.flaky", [1, 0.1]))
@@ -90,11 +90,7 @@ class Rig:
         return redis.Redis.from_url(self.server.url)
 
     def cut(self) -> None:
-        """Ends Umbel's subscription, and nobody else's."""
-        with self.client() as client:
-            for one in client.client_list(_type="pubsub"):
-                if one["name"] == "umbel":
-                    client.client_kill_filter(_id=one["id"])
+        cut(self.server.url)
 
     def pause(self, seconds: float) -> None:
         with self.client() as client:
@@ -129,11 +125,7 @@ class Rig:
     # the truth
 
     def truth(self, uuids: list[str]) -> dict[str, str]:
-        """What the result backend says of each task; PENDING where it says nothing."""
-        with self.client() as client:
-            texts: Any = client.mget([f"celery-task-meta-{uuid}" for uuid in uuids]) if uuids else []
-        found = zip(uuids, texts, strict=True)
-        return {uuid: json.loads(text)["status"] if text else "PENDING" for uuid, text in found}
+        return truth(self.server.url, uuids)
 
     def wrong(self, uuids: list[str]) -> dict[str, tuple[str | None, str]]:
         """``{uuid: (our state, the true one)}`` of what is missing or wrong."""
@@ -147,7 +139,12 @@ class Rig:
     def all_right(self, uuids: list[str], timeout: float = 30) -> None:
         """Every task has ended for the backend, and every row says the same."""
         done = {"SUCCESS", "FAILURE"}
-        wait_until(lambda: set(self.truth(uuids).values()) <= done, timeout, what="every true end")
+        try:
+            wait_until(lambda: set(self.truth(uuids).values()) <= done, timeout, what="every true end")
+        except AssertionError as late:
+            missing = {uuid: state for uuid, state in self.truth(uuids).items() if state not in done}
+            rows = list(models.Task.objects.filter(uuid__in=missing).values_list("uuid", "name", "state"))
+            raise AssertionError(f"{late}: {missing} of {len(uuids)}; our rows: {rows}") from late
         at_first = Counter(self.wrong(uuids).values())
         wait_until(
             lambda: not self.wrong(uuids),
@@ -158,16 +155,11 @@ class Rig:
         assert len(uuids) == models.Task.objects.filter(uuid__in=uuids).count()
         assert feed().accounting.balanced
 
-    def starts(self, hostname: str) -> int:
-        """How many tasks the worker has started, by its own count."""
-        stats = shop(self.url).control.inspect(destination=[hostname], timeout=5).stats()[hostname]
-        return int(sum(stats["total"].values()))
-
     def missed_is_exact(self, hostname: str, uuids: list[str]) -> None:
         """The loss meter says just how many starts our rows lack."""
         marks = models.Task.objects.filter(uuid__in=uuids).values_list("marks", flat=True)
         heard = sum(m[0] == "started" and m[1] == hostname for of_one in marks for m in of_one)
-        true = self.starts(hostname) - heard
+        true = starts_of(self.url, hostname) - heard
 
         def missed() -> int:
             return int(models.Worker.objects.get(hostname=hostname).missed)
@@ -182,9 +174,57 @@ class Rig:
             raise AssertionError(f"{true} missed starts, not {missed()}: {account()}") from late
 
 
-def feed() -> FeedRecord:
-    return msgspec.convert(models.Feed.objects.get(pk=1).data, FeedRecord)
+def cut(url: str) -> None:
+    """Ends Umbel's subscription on Redis, and nobody else's."""
+    with redis.Redis.from_url(url) as client:
+        for one in client.client_list(_type="pubsub"):
+            if one["name"] == "umbel":
+                client.client_kill_filter(_id=one["id"])
+
+
+def truth(url: str, uuids: list[str]) -> dict[str, str]:
+    """What the result backend says of each task; PENDING where it says nothing."""
+    with redis.Redis.from_url(url) as client:
+        texts: Any = client.mget([f"celery-task-meta-{uuid}" for uuid in uuids]) if uuids else []
+    found = zip(uuids, texts, strict=True)
+    return {uuid: json.loads(text)["status"] if text else "PENDING" for uuid, text in found}
+
+
+def starts_of(url: str, hostname: str) -> int:
+    """How many tasks the worker has started, by its own count."""
+    stats = shop(url).control.inspect(destination=[hostname], timeout=5).stats()[hostname]
+    return int(sum(stats["total"].values()))
 
 
 def gaps() -> list[tuple[float, float | None, str]]:
     return list(models.Gap.objects.order_by("started_at").values_list("started_at", "ended_at", "reason"))
+
+
+class Proxy:
+    """Between Umbel and Redis; while ``swallow`` is set it passes nothing on and closes nothing."""
+
+    def __init__(self, to: int) -> None:
+        self.to, self.port = to, free_port()
+        self.swallow = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self.to))
+                for a, b in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass, args=(a, b), daemon=True).start()
+
+    def _pass(self, a: socket.socket, b: socket.socket) -> None:
+        with suppress(OSError):
+            while data := a.recv(65536):
+                if not self.swallow.is_set():
+                    b.sendall(data)
+        for one in (a, b):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)

@@ -3,51 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import pytest
 from celery.result import AsyncResult
 
-from monitor import broker as broker_room
 from monitor import models
-from monitor.broker import Broker
-from monitor.engine import Engine, Options
-from monitor.records import FeedRecord
-from monitor.store import Store
 from tests.conftest import shop, wait_until
+from tests.engines import Start, engines, feed
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture
-def engine() -> Iterator[Callable[..., Engine]]:
-    started: list[Engine] = []
-
-    def start(url: str, **options: Any) -> Engine:
-        broker = Broker(url, result_backend=options.pop("result_backend", url))
-        broker_room.configure(broker)
-        one = Engine(Options(broker=broker, store=Store(), **options))
-        one.start()
-        started.append(one)
-        wait_until(lambda: one.feed.connected, what="the engine's connection")
-        return one
-
-    yield start
-    for one in started:
-        assert one.stop(20)
-        assert not one.failed
-        assert not one.crashes
-        one.options.broker.close()
+def engine() -> Iterator[Start]:
+    with engines() as start:
+        yield start
 
 
 def states() -> dict[str, str]:
     return dict(models.Task.objects.values_list("uuid", "state"))
-
-
-def feed() -> FeedRecord:
-    return msgspec.convert(models.Feed.objects.get(pk=1).data, FeedRecord)
 
 
 def sent(url: str, name: str, *args: Any, **options: Any) -> str:
@@ -55,9 +31,7 @@ def sent(url: str, name: str, *args: Any, **options: Any) -> str:
     return str(result.id)
 
 
-def test_tasks_of_a_real_worker_end_up_right(
-    own_valkey: Any, worker: Any, engine: Callable[..., Engine]
-) -> None:
+def test_tasks_of_a_real_worker_end_up_right(own_valkey: Any, worker: Any, engine: Start) -> None:
     url = own_valkey.url
     engine(url)
     one = worker(url, name="fair")
@@ -80,7 +54,7 @@ def test_tasks_of_a_real_worker_end_up_right(
 
 
 def test_a_killed_worker_is_offline_and_its_tasks_are_lost(
-    own_valkey: Any, worker: Any, engine: Callable[..., Engine]
+    own_valkey: Any, worker: Any, engine: Start
 ) -> None:
     url = own_valkey.url
     engine(url)
@@ -94,7 +68,7 @@ def test_a_killed_worker_is_offline_and_its_tasks_are_lost(
 
 
 def test_a_new_engine_finds_what_runs_and_what_waits_for_its_time(
-    own_valkey: Any, worker: Any, engine: Callable[..., Engine]
+    own_valkey: Any, worker: Any, engine: Start
 ) -> None:
     url = own_valkey.url
     worker(url, name="steady")
@@ -115,9 +89,7 @@ def test_a_new_engine_finds_what_runs_and_what_waits_for_its_time(
     assert models.Gap.objects.get().reason == "Umbel was not running"
 
 
-def test_after_a_broker_restart_no_task_stays_as_it_was(
-    own_valkey: Any, worker: Any, engine: Callable[..., Engine]
-) -> None:
+def test_after_a_broker_restart_no_task_stays_as_it_was(own_valkey: Any, worker: Any, engine: Start) -> None:
     url = own_valkey.url
     engine(url, end_grace=4.0)
     one = worker(url, name="patient")
@@ -143,9 +115,7 @@ def test_after_a_broker_restart_no_task_stays_as_it_was(
     assert feed().accounting.balanced
 
 
-def test_without_a_result_backend_the_end_was_not_seen(
-    own_valkey: Any, worker: Any, engine: Callable[..., Engine]
-) -> None:
+def test_without_a_result_backend_the_end_was_not_seen(own_valkey: Any, worker: Any, engine: Start) -> None:
     url = own_valkey.url
     worker(url, name="quiet")
     first = engine(url)

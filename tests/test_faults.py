@@ -2,17 +2,18 @@
 
 Where each fault of the list is tested (those of the engine; "soak" runs with ``make soak``):
 
-R01 restart of Redis: ``test_engine_live`` (after_a_broker_restart); soak here, 0.1, 1, 10 and 60 s.
-R02, R03 Redis stopped or paused: here; that it is noticed: ``test_source`` (a_stopped_redis).
-R04 to R06 own subscription killed, once or often: here, ``test_reconcile``; soak here.
-R07 cut off as a slow consumer: here, ``test_source`` (a_slow_consumer).
-R08 five kills are five gaps: ``test_source`` (five_kills).
+R01 restart of Redis: ``test_engine_live`` (after_a_broker_restart); soak: 0.1, 1, 10 and 60 s.
+R02, R03 Redis stopped or paused: here; that it is noticed: ``test_source_redis`` (a_stopped_redis); soak.
+R04 to R06 own subscription killed, once or often: here, ``test_reconcile``; soak.
+R07 cut off as a slow consumer: here, ``test_source_redis`` (a_slow_consumer).
+R08 five kills are five gaps: ``test_source_redis`` (five_kills).
 R10 half-open connection; R11 everything in Redis is gone: here.
-R12, R13 wrong password, database, prefix, exchange: ``test_source``, ``test_broker``.
-R14 to R17 RabbitMQ closes the connection: ``test_source`` (a_cut_connection); a restart is not tested.
+R12, R13 wrong password, database, prefix, exchange: ``test_source_redis``, ``test_broker``.
+R14 restart of RabbitMQ, R15 it closes our connection, R16 we stand still longer than Celery's queues keep
+events, R17 the vhost is closed to us: ``test_faults_rabbitmq``; R15 also ``test_source`` (a_cut_connection).
 R18 exact losses on every pool and broker: ``test_losses_live``, ``test_losses``.
-R19 no loss counted where none was: soak here.
-R20 gossip: the rule does not use gaps of the clock, so it does not depend on it.
+R19 no loss counted where none was: soak.
+R20 gossip: ``test_losses_live`` (that_gossip); all others run without it.
 R21, R22 silent names, events off: ``test_losses_live``, ``test_losses``.
 R23, R24 restart, reconnect, pid 1, two of one name: ``test_losses``, ``test_cluster_workers``.
 R25, R26 killed and stopping workers: here, ``test_engine_live`` (a_killed_worker).
@@ -23,46 +24,44 @@ R34, R35 restart and kill -9 under load: here, ``test_crash``.
 R36, R37 standby, two engines: ``test_scaling_live``, ``test_scaling_lease``; two engines here.
 R38, R39 database locked, away, refusing: ``test_engine``, ``test_store``, ``test_postgresql``.
 R40 the monitor is harmless: ``test_harmless``; looking back changes nothing: ``test_queues``.
-R41 every second call fails: here. R46 soak here. R47 looks under load: here.
-R42 to R45 pages, channel layer, health, stop: ``test_hub``, ``test_consumers``, ``test_api``, ``test_serve``.
-M bad input: ``test_events``, ``test_queues`` (broken_entries), ``test_losses`` (strange_answers); live here.
+R41 every second call fails: here. R46: soak. R47 looks under load: here.
+R42 to R45 pages, channel layer, health, stop: ``test_hub``, ``test_hub_gaps``, ``test_consumers``,
+``test_api``, ``test_serve``.
+
+M, bad input. Live, between the events of real tasks: here (bad_messages). One by one:
+envelopes, bodies, content types, encodings, pickle, bombs: ``test_events``, ``test_source`` (a_pickle).
+Fields missing, of wrong types, huge, infinite, deep; items that are no events; 10 MB; 100,000 events in one
+message; mutations with a seed; NUL and surrogates; custom and unknown groups: ``test_events``.
+NUL and what a database refuses: ``test_store``, ``test_redact``; as text on pages, in metrics and sockets:
+``test_hostile_pages``, ``test_metrics``, ``test_hub``, ``test_product_pages``.
+Heartbeats of wrong types or with counters that fall: ``test_events``, ``test_losses``.
+Broken answers to inspect: ``test_cluster_workers`` (a_broken_answer), ``test_losses`` (strange_answers).
+Broken results and entries of queues: ``test_queues`` (broken_entries).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis
 
-from demo.valkey import Server, free_port
+from demo.valkey import Server
 from monitor import models
 from monitor.broker import Broker
 from monitor.control import inspect_worker
 from monitor.results import Search
 from monitor.source import RedisSource
 from tests.conftest import shop, wait_until
-from tests.faults import QUICK, Load, Rig, feed, gaps
+from tests.engines import feed
+from tests.faults import QUICK, Load, Proxy, Rig, gaps
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
-
-
-@pytest.fixture
-def rig(own_valkey: Server) -> Iterator[Rig]:
-    one = Rig(own_valkey)
-    yield one
-    one.stop()
-    one.broker.close()
 
 
 def test_kills_a_pause_and_a_stop_of_redis_leave_no_task_missing_or_wrong(rig: Rig, worker: Any) -> None:
@@ -217,36 +216,6 @@ def test_a_half_open_connection_is_found_within_two_heartbeats(valkey: Server) -
         proxy.close()
 
 
-class Proxy:
-    """Between Umbel and Redis; while ``swallow`` is set it passes nothing on and closes nothing."""
-
-    def __init__(self, to: int) -> None:
-        self.to, self.port = to, free_port()
-        self.swallow = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                far = socket.create_connection(("127.0.0.1", self.to))
-                for a, b in ((near, far), (far, near)):
-                    threading.Thread(target=self._pass, args=(a, b), daemon=True).start()
-
-    def _pass(self, a: socket.socket, b: socket.socket) -> None:
-        with suppress(OSError):
-            while data := a.recv(65536):
-                if not self.swallow.is_set():
-                    b.sendall(data)
-        for one in (a, b):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-
-
 def test_looks_at_workers_under_load_lose_no_reply_and_a_dead_one_spoils_none(rig: Rig, worker: Any) -> None:
     """R47."""
     one = worker(rig.url, name="asked", queues=("asked",), options=QUICK).hostname
@@ -346,72 +315,3 @@ def test_calls_that_fail_now_and_then_end_in_the_same_rows(
     heard = models.Task.objects.filter(uuid__in=load.uuids).values_list("uuid", flat=True)
     rig.all_right(list(heard) if part == "read_results" else load.uuids)
     wait_until(lambda: calls[0] >= 2)
-
-
-# long ones: make soak
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("down", [0.1, 1.0, 10.0, 60.0])
-def test_restarts_of_redis_leave_no_task_missing_or_wrong(rig: Rig, worker: Any, down: float) -> None:
-    """R01. What the backend never learnt (its write was lost with Redis) no row may claim."""
-    hosts = [worker(rig.url, name=f"re{n}", queues=("re",), options=QUICK).hostname for n in range(3)]
-    rig.online(*hosts)
-    with Load(rig.url, ["re"], rate=40) as load:
-        time.sleep(2)
-        rig.server.restart(down=down)
-        wait_until(lambda: rig.engine.feed.connected, 60)
-        time.sleep(5)
-    app = shop(rig.url)
-    wait_until(lambda: app.control.inspect(timeout=2).active() != {}, 30)
-    ended = {"SUCCESS", "FAILURE"}
-    wait_until(lambda: not {u: w for u, w in rig.wrong(load.uuids).items() if w[1] in ended}, 120, every=0.5)
-    assert feed().accounting.balanced
-    assert len(gaps()) >= 1
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize(("kills", "every"), [(10, 2.0), (60, 0.5)])
-def test_many_kills_leave_no_task_missing_or_wrong(rig: Rig, worker: Any, kills: int, every: float) -> None:
-    """R05, R06."""
-    one = worker(rig.url, name="kills", queues=("kills",), options=QUICK).hostname
-    rig.online(one)
-    with Load(rig.url, ["kills"], rate=60) as load:
-        for _ in range(kills):
-            rig.cut()
-            time.sleep(every)
-    rig.all_right(load.uuids, 60)
-    rig.missed_is_exact(one, load.uuids)
-
-
-@pytest.mark.soak
-def test_twenty_seconds_without_redis_are_a_gap_and_no_drift(rig: Rig, worker: Any) -> None:
-    """R02, R03."""
-    one = worker(rig.url, name="stand", queues=("stand",), options=QUICK).hostname
-    rig.online(one)
-    with Load(rig.url, ["stand"], rate=30) as load:
-        rig.pause(20)
-        time.sleep(5)
-        with rig.stopped():
-            time.sleep(20)
-        time.sleep(10)
-    rig.all_right(load.uuids, 60)
-    drift = models.Worker.objects.get(hostname=one).drift
-    assert drift is None or abs(drift) < 1.0
-
-
-@pytest.mark.soak
-def test_half_an_hour_without_a_loss_counts_none_and_leaks_nothing(rig: Rig, worker: Any) -> None:
-    """R19, R46: on three pools; UMBEL_SOAK_MINUTES says how long."""
-    minutes = float(os.environ.get("UMBEL_SOAK_MINUTES", "30"))
-    pools = ["prefork", "threads", "gevent"]
-    hosts = [worker(rig.url, pool=pool, name=pool, queues=("calm",)).hostname for pool in pools]
-    rig.online(*hosts)
-    with Load(rig.url, ["calm"], rate=60) as load:
-        time.sleep(60)
-        files = len(list(Path("/proc/self/fd").iterdir()))
-        time.sleep(minutes * 60)
-    rig.all_right(load.uuids, 120)
-    assert feed().accounting.missed == 0
-    assert not gaps()
-    assert len(list(Path("/proc/self/fd").iterdir())) <= files + 10

@@ -11,7 +11,8 @@ import pytest
 from demo.valkey import Server
 from monitor import models
 from tests.conftest import wait_until
-from tests.faults import QUICK, Load, Rig, feed, gaps
+from tests.engines import feed
+from tests.faults import QUICK, Load, Rig, gaps
 from tests.rabbitmq import Node
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]

@@ -8,18 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import msgspec
 import pytest
 
-from monitor import broker as broker_room
 from monitor import models
 from monitor.broker import Broker
-from monitor.engine import Engine, Options
 from monitor.events import Decoded
-from monitor.records import FeedRecord
 from monitor.source import OnMessage, OnState, ReceiverSource, RedisSource, source_of
-from monitor.store import Store
 from tests.conftest import shop, wait_until
+from tests.engines import engines, feed
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 
@@ -59,28 +55,19 @@ class Lossy:
 
 @pytest.fixture
 def lossy() -> Iterator[Callable[[str], Lossy]]:
-    engines: list[Engine] = []
+    with engines() as start:
 
-    def start(url: str) -> Lossy:
-        broker = Broker(url, result_backend=url if url.startswith("redis") else None)
-        broker_room.configure(broker)
-        source = Lossy(source_of(broker))
-        engine = Engine(Options(broker=broker, store=Store(), source=source, inspect_every=1.0))
-        engine.start()
-        engines.append(engine)
-        wait_until(lambda: engine.feed.connected, what="the engine's connection")
-        return source
+        def source_of_engine(url: str) -> Lossy:
+            made: list[Lossy] = []
 
-    yield start
-    for engine in engines:
-        assert engine.stop(20)
-        assert not engine.failed
-        assert not engine.crashes
-        engine.options.broker.close()
+            def source(broker: Broker) -> Lossy:
+                made.append(Lossy(source_of(broker)))
+                return made[0]
 
+            start(url, source=source, inspect_every=1.0)
+            return made[0]
 
-def feed() -> FeedRecord:
-    return msgspec.convert(models.Feed.objects.get(pk=1).data, FeedRecord)
+        yield source_of_engine
 
 
 def missed() -> dict[str, int]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import redis
 
-from monitor import broker as broker_room
 from monitor import models
 from monitor.broker import Broker
-from monitor.engine import Engine, Options
+from monitor.engine import Engine
 from monitor.source import Backoff, RedisSource
-from monitor.store import Store
 from tests.conftest import shop, wait_until
+from tests.engines import engines
+from tests.faults import MIX, cut, starts_of, truth
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 
@@ -31,40 +29,9 @@ class Blind(RedisSource):
 
 @pytest.fixture
 def engine() -> Iterator[Callable[..., Engine]]:
-    started: list[Engine] = []
-
-    def start(url: str, blind: float = 1.0) -> Engine:
-        broker = Broker(url, result_backend=url)
-        broker_room.configure(broker)
-        one = Engine(Options(broker=broker, store=Store(), source=Blind(broker, blind), inspect_every=1.0))
-        one.start()
-        started.append(one)
-        wait_until(lambda: one.feed.connected, what="the engine's connection")
-        return one
-
-    yield start
-    for one in started:
-        assert one.stop(20)
-        assert not one.failed
-        assert not one.crashes
-        one.options.broker.close()
-
-
-def cut(url: str) -> None:
-    """Ends Umbel's subscription, and nobody else's."""
-    with redis.Redis.from_url(url) as client:
-        for one in client.client_list(_type="pubsub"):
-            if one["name"] == "umbel":
-                client.client_kill_filter(_id=one["id"])
-
-
-def truth(url: str, uuids: list[str]) -> dict[str, str]:
-    """What the result backend says of each task; PENDING where it says nothing."""
-    with redis.Redis.from_url(url) as client:
-        texts: Any = client.mget([f"celery-task-meta-{uuid}" for uuid in uuids])
-    return {
-        u: json.loads(text)["status"] if text else "PENDING" for u, text in zip(uuids, texts, strict=True)
-    }
+    """``engine(url, blind=1.0)``: one that stays blind for so many seconds after a cut."""
+    with engines() as start:
+        yield lambda url, blind=1.0: start(url, source=lambda broker: Blind(broker, blind), inspect_every=1.0)
 
 
 def rows(uuids: list[str]) -> dict[str, str]:
@@ -75,12 +42,6 @@ def difference(url: str, uuids: list[str]) -> dict[str, tuple[str | None, str]]:
     """``{uuid: (our state, the true one)}`` of what is missing or wrong."""
     true, ours = truth(url, uuids), rows(uuids)
     return {uuid: (ours.get(uuid), state) for uuid, state in true.items() if ours.get(uuid) != state}
-
-
-def starts_of(url: str, host: str) -> int:
-    """How many tasks the worker has started, by its own count."""
-    stats = shop(url).control.inspect(destination=[host], timeout=5).stats()[host]
-    return int(sum(stats["total"].values()))
 
 
 def heard_starts(uuids: list[str]) -> int:
@@ -94,11 +55,8 @@ def missed(host: str) -> int:
 
 
 def send(url: str, number: int, queue: str) -> str:
-    app = shop(url)
-    name, args = [("shop.add", [1, 2]), ("shop.boom", []), ("shop.nap", [0.05]), ("shop.flaky", [1, 0.1])][
-        number % 4
-    ]
-    return str(app.send_task(name, args, queue=queue).id)
+    name, args = MIX[number % len(MIX)]
+    return str(shop(url).send_task(name, args, queue=queue).id)
 
 
 def test_after_three_gaps_no_task_is_missing_and_none_is_wrong(
