@@ -181,6 +181,23 @@ def test_a_search_that_gives_up_goes_on_where_it_was(
     assert found("q=order") == scanned(corpus, "order")
 
 
+@pytest.mark.parametrize("patience", [0.0, 10.0])
+@pytest.mark.parametrize(
+    "query", ["state=FAILURE", "name=shop.add", "worker=w%40h", "queue=q", "error=ValueError", "state=RETRY"]
+)
+@pytest.mark.parametrize("words", ["order", "bob@shop.example", "berg*"])
+def test_a_filter_that_leads_finds_what_the_words_find(
+    corpus: list[Task], monkeypatch: pytest.MonkeyPatch, query: str, words: str, patience: float
+) -> None:
+    Task.objects.filter(uuid__endswith="3").update(exception_type="ValueError")
+    index(corpus[120].seen_at)
+    expected = found(f"q={words}&{query}")
+    assert expected or query == "state=RETRY"
+    monkeypatch.setattr(text, "COMMON", -1)
+    monkeypatch.setattr(text, "PATIENCE", patience)
+    assert found(f"q={words}&{query}") == expected
+
+
 def test_totals_and_bars_hold_what_matches(corpus: list[Task]) -> None:
     index(corpus[75].seen_at)
     got = matches(task_filter(QueryDict("q=order&in=15m")), NOW)

@@ -30,6 +30,7 @@ SHORTEST_START = 4  # letters of a word before its *
 # Of the index, from the newest on: each part is four times as wide as the one before, the last is the rest.
 # PostgreSQL finds a word in all of it whatever the part.
 PARTS = {"sqlite": (1024, 256, 64, 16, 4, 1), "postgresql": (16, 4, 1)}
+COMMON = 2_000  # rows with the words, from which on another filter leads
 SURE = 64  # up to a 64th is read in any case
 PATIENCE = 0.1  # seconds that they may take together
 
@@ -219,7 +220,8 @@ def _indexed(one: _Search, mark: Mark) -> tuple[list[Row], Place | None]:
             size, since = (mark.place - first) // part + 1, clock()
             edge = min(high, edge + size) if ahead else max(low, edge - size)
             span = (low, edge) if ahead else (edge, high)
-            rows += _matches(cursor, replace(one, most=one.most - len(rows)), mark, span)
+            more = replace(one, most=one.most - len(rows))
+            rows += (_filtered if _is_common(cursor, one, span) else _matches)(cursor, more, mark, span)
             if len(rows) >= one.most or edge == (high if ahead else low):
                 break
             # Never the same rows again; and the next part takes three times as long as those before, or more.
@@ -282,6 +284,38 @@ def _matches(cursor: CursorWrapper, one: _Search, mark: Mark, span: tuple[int, i
         f"WHERE {holds} AND {place} BETWEEN %s AND %s AND {' AND '.join(terms)} "
         f"ORDER BY {place} {one.way} LIMIT {one.most}",
         [_match(one), *span, *params],
+    )
+    return list(cursor.fetchall())
+
+
+def _is_common(cursor: CursorWrapper, one: _Search, span: tuple[int, int]) -> bool:
+    """Whether so many rows there hold the words that the other filter had better lead; on SQLite."""
+    if connection.vendor == "postgresql" or len(one.want.lists) != 1 or len(one.want.columns) != 1:
+        return False
+    cursor.execute(
+        f"SELECT COUNT(*) FROM (SELECT rowid FROM {INDEX} WHERE {INDEX} MATCH %s "
+        f"AND rowid BETWEEN %s AND %s LIMIT {COMMON + 1})",
+        [_match(one), *span],
+    )
+    return bool(cursor.fetchone()[0] > COMMON)
+
+
+def _filtered(cursor: CursorWrapper, one: _Search, mark: Mark, span: tuple[int, int]) -> list[Row]:
+    """As ``_matches``, by the filter's own index, and no row is read but those that have both."""
+    ((column, value),) = one.want.lists[0]
+    terms, limits = bounds(one.want, "t.")
+    if column == "exception_type":
+        terms.append("t.exception_type > ''")  # its index has no others
+    like, patterns = _like(one.asked.exact, "t.") if one.asked.exact else ("1 = 1", [])
+    # Places run a little ahead of the time.
+    low, high = span[0] / SECOND - 1, span[1] / SECOND + 2e-6
+    cursor.execute(
+        f"SELECT {', '.join(f't.{column}' for column in one.columns)} FROM {TABLE} AS t "
+        f"CROSS JOIN monitor_searched AS s ON s.task = t.id WHERE t.{column} = %s "
+        f"AND t.seen_at BETWEEN %s AND %s AND {' AND '.join([*terms, '(t.seen_at, t.id) <= (%s, %s)'])} "
+        f"AND s.place IN (SELECT rowid FROM {INDEX} WHERE {INDEX} MATCH %s AND rowid BETWEEN %s AND %s) "
+        f"AND {like} ORDER BY t.seen_at {one.way}, t.id {one.way} LIMIT {one.most}",
+        [value, low, high, *limits, mark.at, mark.task, _match(one), *span, *patterns],
     )
     return list(cursor.fetchall())
 
