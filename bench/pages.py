@@ -147,7 +147,8 @@ def _page(umbel: Site, path: str, query: str, regions: dict[str, list[str]], num
         answer = connection.getresponse()
         body = answer.read()
         took = time.perf_counter() - began
-    if answer.status != 200 or b"</html>" not in body:
+    whole = b"</html>" if path.endswith("/") else b"# TYPE "
+    if answer.status != 200 or whole not in body:
         raise RuntimeError(f"{address} answered {answer.status}: {body[:300]!r}")
     return took
 
@@ -236,6 +237,8 @@ def _subjects(folder: Path) -> list[Subject]:
         Subject("one worker", [(f"/workers/{found['worker']}/", "")]),
         *(Subject(name, [(path, "")]) for name, path in others.items()),
         Subject("search", [("/search/", urlencode({"q": q})) for q in ("mail", uuids[1][:6])], window=False),
+        Subject("settings", [("/settings/", "")], window=False),
+        Subject("metrics", [("/metrics", "")], window=False),
     ]
 
 
