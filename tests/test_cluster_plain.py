@@ -81,13 +81,17 @@ def plain_lives(draw: st.DrawFn) -> list[TaskEvent]:
         make("received", draw(st.integers(0, 2)), at[1], **call()),
         make("started", draw(st.integers(1, 4)), at[2], draw(st.sampled_from(["w@h", "w@h", "v@h"]))),
         make(
-            draw(st.sampled_from(["succeeded", "succeeded", "failed", "revoked"])),
+            draw(st.sampled_from(["succeeded", "succeeded", "failed", "revoked", "rejected"])),
             draw(st.integers(3, 6)),
             at[3],
             result=draw(texts),
             runtime=draw(st.sampled_from([None, 0.0, 1.5])),
             exception=draw(texts),
             traceback=draw(texts),
+            terminated=draw(st.sampled_from([None, False, True])),
+            expired=draw(st.sampled_from([None, False, True])),
+            signum=draw(st.sampled_from([None, "SIGKILL", "", 9])),
+            requeue=draw(st.sampled_from([None, False, True])),
         ),
     ]
     kept = draw(
