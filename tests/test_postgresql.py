@@ -72,7 +72,10 @@ SETS = {
         "-k",
         NOT,
     ],
-    "leader": ["tests/test_scaling_lease.py", "tests/test_scaling_doubt.py"],
+    "leader": [
+        *(f"tests/test_{name}.py" for name in ("scaling_lease", "scaling_doubt", "siblings")),
+        *("-k", "not either_server"),
+    ],
     "engine": ["tests/test_engine.py", "-k", f"(TestFlow or TestConnection) and {NOT}"],
     "pages": [
         *(

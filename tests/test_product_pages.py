@@ -42,8 +42,8 @@ def test_axe_finds_no_violation_on_any_page(
     addresses = [
         "/", "/tasks/", "/tasks/?state=FAILURE", "/tasks/?q=nothing-like-this", f"/tasks/{task.id}/",
         f"/tasks/{running.id}/", f"/tasks/terminate/?uuid={running.id}", "/workers/", worker,
-        "/audit/", "/feed/", "/users/", "/users/add/", "/search/?q=shop", "/tasks/no-such-task/",
-        "/no-such-page/",
+        "/audit/", "/feed/", "/settings/", "/users/", "/users/add/", "/search/?q=shop",
+        "/tasks/no-such-task/", "/no-such-page/",
     ]  # fmt: skip
     for address in addresses:
         page.goto(str(address))
