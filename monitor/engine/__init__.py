@@ -9,11 +9,9 @@ import asyncio
 import gc
 import threading
 import time
-import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 import structlog
@@ -23,6 +21,7 @@ from monitor.broker import Broker
 from monitor.cluster import HOLD, Cluster
 from monitor.cluster.processes import accounted_since
 from monitor.deltas import FEED, topics
+from monitor.engine.parts import Parts, every
 from monitor.engine.rounds import GRACE, LIGHT_EVERY, SETTLE_EVERY, Ask, Rounds
 from monitor.engine.shedding import COARSE, COARSE_EVERY, LEVELS, LONG, LONG_EVERY, RAW, Shedding
 from monitor.engine.writer import Writer
@@ -45,7 +44,6 @@ INDEX_EVERY, INDEX_BEHIND = 1.0, 5.0
 INDEX_AT_ONCE = 250  # tasks
 LOOK_EVERY = 0.25
 OPEN_TASKS = 50_000  # restored at the start
-RESTART_MOST = 30.0  # seconds until a part that crashed runs again, at most
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +75,7 @@ class Engine:
         self.options = options
         self.cluster = options.cluster or Cluster(redactor=options.redactor)
         self.failed = ""
-        self.crashes: dict[str, int] = {}
+        self._parts = Parts(options.redactor)
         self.feed = FeedRecord()
         # What came before history was remembered, in order; None: it goes straight to the cluster.
         self._early: list[tuple[Decoded, float] | tuple[bool, str, float]] | None = []
@@ -99,6 +97,11 @@ class Engine:
         self._begun = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def crashes(self) -> dict[str, int]:
+        """How often each part crashed, and ran again."""
+        return self._parts.crashes
 
     @property
     def alive(self) -> bool:
@@ -139,7 +142,7 @@ class Engine:
                 runner.run(self._watch())
         except BaseException as error:
             self.failed = self.options.redactor.text(f"{type(error).__name__}: {error}")
-            log.critical("engine died", error=self.failed, traceback=self._traceback())
+            log.critical("engine died", error=self.failed, traceback=self._parts.traceback())
             raise
 
     async def _watch(self) -> None:
@@ -158,15 +161,15 @@ class Engine:
             broker=self.options.broker,
         )
         log.info("engine starts", broker=self.options.broker.shown, transport=self.options.broker.transport)
-        listening = self._keep("listen", self._listen)
+        listening = self._parts.keep("listen", self._listen)
         await self._restore()
         working = [
-            self._keep("tick", self._tick_for_ever),
-            self._keep("join", self._join_for_ever),
-            self._keep("look", self._every(LOOK_EVERY, self._rounds.look_around)),
-            self._keep("settle", self._every(SETTLE_EVERY, self._rounds.settle)),
-            self._keep("prune", self._every(PRUNE_EVERY, self._prune)),
-            self._keep("index", self._every(INDEX_EVERY, self._index)),
+            self._parts.keep("tick", self._tick_for_ever),
+            self._parts.keep("join", self._join_for_ever),
+            self._parts.keep("look", every(LOOK_EVERY, self._rounds.look_around)),
+            self._parts.keep("settle", every(SETTLE_EVERY, self._rounds.settle)),
+            self._parts.keep("prune", every(PRUNE_EVERY, self._prune)),
+            self._parts.keep("index", every(INDEX_EVERY, self._index)),
         ]
         try:
             await self._stopping.wait()
@@ -229,17 +232,17 @@ class Engine:
             self.cluster.drop(len(events), "overflow")
             return
         if (waiting > self._shedding_from or self._shedding.level) and self._shedding.look(waiting) >= RAW:
-            every, events = events, self._shedding.thin(events)
-            if len(events) < len(every):
+            whole, events = events, self._shedding.thin(events)
+            if len(events) < len(whole):
                 kept = set(map(id, events))
-                self.cluster.shed([event for event in every if id(event) not in kept], received_at)
+                self.cluster.shed([event for event in whole if id(event) not in kept], received_at)
         left = iter(events)
         while True:
             try:
                 self.cluster.apply_all(left, received_at)
                 break
             except Exception as error:  # noqa: BLE001 - the edge: one event costs only itself
-                self._crashed("apply", error)
+                self._parts.crashed("apply", error)
                 self.cluster.drop(1, "error in Umbel")
         if not self._stirred.is_set():
             self._stirred.set()
@@ -265,8 +268,8 @@ class Engine:
             self._stirred.clear()
             began = time.monotonic()
             await self._tick()
-            every = self._next_tick()
-            await asyncio.sleep(max(0.0, every - GATHER - (time.monotonic() - began)))
+            pause = self._next_tick()
+            await asyncio.sleep(max(0.0, pause - GATHER - (time.monotonic() - began)))
 
     def _next_tick(self) -> float:
         """Seconds until the next; longer the more comes: a task that ends within a tick is written once."""
@@ -274,10 +277,10 @@ class Engine:
         rate = self._rate = (received - self._ticked[1]) / max(now - self._ticked[0], TICK)
         self._ticked = (now, received)
         if self._shedding.look(self.cluster.waiting) >= LONG:
-            every = LONG_EVERY
+            pause = LONG_EVERY
         else:
-            every = min(max(TICK, TICK * rate / BUSY), LONG_EVERY)
-        return every
+            pause = min(max(TICK, TICK * rate / BUSY), LONG_EVERY)
+        return pause
 
     async def _tick(self) -> None:
         """Whatever changed since the last tick: completed from history, committed, and only then told."""
@@ -391,41 +394,6 @@ class Engine:
             log.error("engine ends with records not written", records=len(self._backlog))
         await self._writer.close()
         log.info("engine ends", events=self.cluster.accounting.received)
-
-    def _keep(self, name: str, part: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
-        """A part that runs until the end. A crash is logged, counted and shown, and the part runs again."""
-
-        async def keep() -> None:
-            pause = 0.5
-            while True:
-                try:
-                    await part()
-                    return
-                except Exception as error:  # noqa: BLE001 - the edge: one part's crash is not the engine's
-                    self._crashed(name, error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, RESTART_MOST)
-
-        return asyncio.get_running_loop().create_task(keep(), name=name)
-
-    def _every(
-        self, seconds: float, work: Callable[[], Awaitable[None]]
-    ) -> Callable[[], Coroutine[Any, Any, None]]:
-        async def for_ever() -> None:
-            while True:
-                await work()
-                await asyncio.sleep(seconds)
-
-        return for_ever
-
-    def _crashed(self, part: str, error: Exception) -> None:
-        count = self.crashes[part] = self.crashes.get(part, 0) + 1
-        if count <= 3 or count % 1000 == 0:
-            reason = self.options.redactor.text(f"{type(error).__name__}: {error}")
-            log.error("part crashed", part=part, error=reason, count=count, traceback=self._traceback())
-
-    def _traceback(self) -> str:
-        return self.options.redactor.text(traceback.format_exc())
 
 
 def _spare_the_collector() -> None:

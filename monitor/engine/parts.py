@@ -1,0 +1,63 @@
+"""The parts that an engine runs side by side: a crash of one is logged, counted, shown, and it runs again."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from monitor.redact import Redactor
+
+RESTART_MOST = 30.0  # seconds until a part that crashed runs again, at most
+
+log = structlog.get_logger(__name__)
+Part = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Parts:
+    """Keeps parts running on the current loop; ``crashes`` counts by name."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self.crashes: dict[str, int] = {}
+        self._redactor = redactor
+
+    def keep(self, name: str, part: Part) -> asyncio.Task[None]:
+        """Run it until it ends by itself or is cancelled."""
+
+        async def keep() -> None:
+            pause = 0.5
+            while True:
+                try:
+                    await part()
+                    return
+                except Exception as error:  # noqa: BLE001 - the edge: one part's crash is not the engine's
+                    self.crashed(name, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, RESTART_MOST)
+
+        return asyncio.get_running_loop().create_task(keep(), name=name)
+
+    def crashed(self, part: str, error: Exception) -> None:
+        """Count it; the first few and then every thousandth go to the log, while it is being handled."""
+        count = self.crashes[part] = self.crashes.get(part, 0) + 1
+        if count <= 3 or count % 1000 == 0:
+            reason = self._redactor.text(f"{type(error).__name__}: {error}")
+            log.error("part crashed", part=part, error=reason, count=count, traceback=self.traceback())
+
+    def traceback(self) -> str:
+        """Of the error that is being handled, redacted."""
+        return self._redactor.text(traceback.format_exc())
+
+
+def every(seconds: float, work: Callable[[], Awaitable[None]]) -> Part:
+    """A part that does its work, pauses, and does it again."""
+
+    async def for_ever() -> None:
+        while True:
+            await work()
+            await asyncio.sleep(seconds)
+
+    return for_ever
