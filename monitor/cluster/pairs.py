@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from monitor import rates
+from monitor.cluster.counts import Count
 from monitor.cluster.limits import Limits
 from monitor.records import Rollup
 
@@ -22,32 +20,28 @@ class Pairs:
     def __init__(self, limits: Limits, most: int = MOST) -> None:
         self._limits, self._most = limits, most
         self._heard: dict[str, float] = {}  # pair -> when it was last counted
-        self._waiting: dict[str, Rollup] = {}
+        self._waiting: dict[str, Count] = {}
         self._drained_at = 0.0
         self._swept_at = 0.0
 
-    def add(self, worker: str, name: str, counts: Sequence[int], runtime: dict[int, int], at: float) -> None:
-        """``counts`` in the order of a rollup's columns, ``at`` the time of receipt."""
-        if not any(counts):
+    def add(self, worker: str, name: str, count: Count, at: float) -> None:
+        """``at`` is the time of receipt."""
+        if not any(count.counts):
             return  # sent, and no more: that is of a client, not of a worker
         key = self._key(worker, name, at)
         held = self._waiting.get(key)
         if held is None:
-            held = self._waiting[key] = Rollup(0, BY, key, 0)
-        for column, count in zip(_COUNTS, counts, strict=True):
-            if count:
-                setattr(held, column, getattr(held, column) + count)
-        if runtime:
-            # A new one: the caller goes on counting into its own.
-            held.runtime = rates.merge(held.runtime, runtime)
+            self._waiting[key] = count.copy()
+        else:
+            held.add(count)
 
     def drain(self, at: float, *, all_of_it: bool = False) -> list[Rollup]:
         """What waits, once every ten seconds."""
         if not self._waiting or (at - self._drained_at < EVERY and not all_of_it):
             return []
         self._drained_at = at
-        drained, self._waiting = list(self._waiting.values()), {}
-        return drained
+        drained, self._waiting = self._waiting, {}
+        return [_rollup(key, count) for key, count in drained.items()]
 
     def _key(self, worker: str, name: str, at: float) -> str:
         key = f"{worker}\n{name}"
@@ -66,4 +60,7 @@ class Pairs:
         return len(self._heard) < self._most
 
 
-_COUNTS = ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected", "lost")
+def _rollup(key: str, count: Count) -> Rollup:
+    rollup = Rollup(0, BY, key, 0, *count.counts)  # type: ignore[arg-type]
+    rollup.runtime = count.runtime
+    return rollup

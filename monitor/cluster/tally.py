@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import TypeVar
 
 from monitor import rates
+from monitor.cluster.counts import KINDS, Count
 from monitor.cluster.limits import OTHER, Limits
 from monitor.cluster.pairs import Pairs
 from monitor.events import TaskEvent
 from monitor.records import Mark, Rollup, TaskRecord, TaskType
 
 ALL_WIDTH, MINUTE = 10, 60  # seconds
-KINDS = ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected", "lost")
 FINAL = frozenset({"succeeded", "failed", "revoked", "rejected"})
 _PLACE = {kind: place for place, kind in enumerate(KINDS)}
+Key = TypeVar("Key", bound=Hashable)
 _SUCCEEDED, _FAILED = _PLACE["succeeded"], _PLACE["failed"]
-
-
-class Count:
-    """What happened to one task name on one worker, or in one queue, in one slice."""
-
-    __slots__ = ("counts", "last_at", "runtime", "wait")
-
-    def __init__(self) -> None:
-        self.counts = [0] * len(KINDS)
-        self.runtime: dict[int, int] = {}
-        self.wait: dict[int, int] = {}
-        self.last_at = 0.0
-
-    def add(self, other: Count) -> None:
-        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
-        for mine, theirs in ((self.runtime, other.runtime), (self.wait, other.wait)):
-            for bucket, count in theirs.items():
-                mine[bucket] = mine.get(bucket, 0) + count
-        self.last_at = max(self.last_at, other.last_at)
 
 
 class _Slice:
@@ -124,17 +107,21 @@ class Tally:
         types: dict[str, Count] = {}
         for start, one in slices.items():
             minute = start // MINUTE * MINUTE
+            workers: dict[str, Count] = {}
+            names: dict[str, Count] = {}
             for (worker, name), count in one.pairs.items():
-                self.pairs.add(worker, name, count.counts, count.runtime, float(start))
+                self.pairs.add(worker, name, count, float(start))
+                _fold(workers, worker, count)
+                _fold(names, name, count)
+            for worker, count in workers.items():
                 _fold(folded, (ALL_WIDTH, "all", "", start), count)
                 _fold(folded, (MINUTE, "all", "", minute), count)
                 if worker:
                     _fold(folded, (MINUTE, "worker", worker, minute), count)
+            for name, count in names.items():
                 if name:
                     _fold(folded, (MINUTE, "name", name, minute), count)
-                    if name not in types:
-                        types[name] = Count()
-                    types[name].add(count)
+                    _fold(types, name, count)
             for queue, count in one.queues.items():
                 _fold(folded, (MINUTE, "queue", queue, minute), count)
         for (width, by, key, start), count in folded.items():
@@ -190,13 +177,12 @@ class Tally:
             held[bucket] = held.get(bucket, 0) + 1
 
 
-def _fold(
-    folded: dict[tuple[int, str, str, int], Count], key: tuple[int, str, str, int], count: Count
-) -> None:
+def _fold(folded: dict[Key, Count], key: Key, count: Count) -> None:
     known = folded.get(key)
     if known is None:
-        known = folded[key] = Count()
-    known.add(count)
+        folded[key] = count.copy()
+    else:
+        known.add(count)
 
 
 def _is_told(mark: Mark, marks: Sequence[Mark]) -> bool:
