@@ -1,4 +1,4 @@
-"""The engine as a Django app: how SQLite is opened."""
+"""The engine as a Django app: how SQLite is opened, and what goes when the database is emptied."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from django.apps import AppConfig
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
+from django.db.models.signals import post_migrate
 
 
 class MonitorConfig(AppConfig):
@@ -15,6 +16,7 @@ class MonitorConfig(AppConfig):
 
     def ready(self) -> None:
         connection_created.connect(_open_sqlite, dispatch_uid="monitor.sqlite")
+        post_migrate.connect(_forget_words, sender=self, dispatch_uid="monitor.words")
 
 
 # WAL: pages are read while the engine writes. NORMAL: a power cut may cost the last moments, never the file.
@@ -35,3 +37,10 @@ def _open_sqlite(connection: BaseDatabaseWrapper, **_: Any) -> None:
         with connection.cursor() as cursor:
             for pragma in _PRAGMAS:
                 cursor.execute(pragma)
+
+
+def _forget_words(**_: Any) -> None:
+    """``flush`` ends with this signal; it empties the tables of models, and the words are in none of those."""
+    from monitor.store import search  # models are not loaded yet when this module is
+
+    search.forget_if_empty()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
 from django.http import QueryDict
 from django.test import Client
@@ -138,6 +139,16 @@ def test_a_row_that_is_gone_is_not_found_and_leaves_no_words(corpus: list[Task])
     with connection.cursor() as cursor:
         cursor.execute("SELECT COUNT(*) FROM monitor_search")
         assert cursor.fetchone()[0] == 50
+
+
+def test_a_database_that_is_emptied_forgets_its_words_too(corpus: list[Task]) -> None:
+    index()
+    call_command("flush", interactive=False, verbosity=0)
+    assert search.mark() == search.Mark(-1, 0, 0)
+    # Older than all that was indexed before.
+    task("old", NOW - 9_000, args="(needle)")
+    assert found("q=needle") == ["old"]
+    assert index() == 1 and found("q=needle") == ["old"]
 
 
 def test_an_id_is_found_by_its_beginning() -> None:

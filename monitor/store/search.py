@@ -67,6 +67,17 @@ def available() -> bool:
     return known
 
 
+def forget_if_empty() -> None:
+    """Without tasks there are no words: whatever comes next is new, however old its events are."""
+    if INDEX not in connection.introspection.table_names() or Task.objects.exists():
+        return
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"DELETE FROM {INDEX}")
+        if connection.vendor == "sqlite":
+            cursor.execute("DELETE FROM monitor_searched")
+        cursor.execute("UPDATE monitor_searchmark SET at = -1, task = 0, place = 0, swept = 0")
+
+
 def index_some(most: int, until: float) -> int:
     """Indexes the next tasks, at most so many, with their last event not after ``until``; says how many.
 
