@@ -40,7 +40,7 @@ def _open_sqlite(connection: BaseDatabaseWrapper, **_: Any) -> None:
 
 
 def _forget_words(**_: Any) -> None:
-    """``flush`` ends with this signal; it empties the tables of models, and the words are in none of those."""
+    """``flush`` ends with this signal: it empties the tables of models, and no model has the words."""
     from monitor.store import search  # models are not loaded yet when this module is
 
     search.forget_if_empty()
