@@ -123,6 +123,10 @@ class Stream:
         """The time up to which all is told."""
         return self.start + self._bin * BIN
 
+    def catch_up(self, at: float) -> None:
+        """What is told next happens at ``at``, or later: no worker's clock goes back."""
+        self.shift = max(self.shift, at - self.simulated)
+
     def upto(self, at: float) -> list[bytes]:
         """Commands of every bin that begins before ``at``."""
         while self.simulated < at and not self.done:
@@ -149,7 +153,7 @@ class Stream:
     # private, in the order of a task's life
 
     def _one_bin(self) -> None:
-        self._at = self.simulated + self.shift
+        self._at = max(self._at, self.simulated + self.shift)
         for worker in self._beats.get(self._bin % BEAT_BINS, ()):
             self._state(worker, "heartbeat")
         if not self.plan.tasks or self._begun < self.plan.tasks:

@@ -261,7 +261,7 @@ def _by_credit(stream: Stream, publisher: Publisher, stopping: list[int]) -> Non
         if stream.events >= credit:
             select.select([0], [], [], 0.05)
             continue
-        stream.shift = time.time() - stream.simulated
+        stream.catch_up(time.time())
         publisher.publish(stream.upto(stream.simulated + BIN * 4))
 
 

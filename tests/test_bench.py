@@ -112,6 +112,17 @@ class TestStream:
                     assert event.processed == started.get(event.hostname, 0)  # type: ignore[attr-defined]
         assert beats > 20
 
+    def test_fed_by_credit_no_clock_goes_back(self) -> None:
+        stream, last = Stream(Plan(tasks=600, rate=2_000), START), {}
+        for turn in range(200):
+            # Now slower than the life it tells, now faster.
+            stream.catch_up(START + turn * (0.01 if turn % 20 < 10 else 0.05))
+            for command in stream.upto(stream.simulated + 0.04):
+                for event in decode(payload_of(command)).events:
+                    assert event.timestamp >= last.get(event.hostname, 0.0)
+                    last[event.hostname] = event.timestamp
+        assert len(last) > 10
+
     def test_the_same_seed_gives_the_same_bytes(self) -> None:
         assert made(Plan(tasks=300, seed=7)) == made(Plan(tasks=300, seed=7))
         assert made(Plan(tasks=300, seed=7))[0] != made(Plan(tasks=300, seed=8))[0]
