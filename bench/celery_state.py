@@ -16,7 +16,7 @@ from celery import Celery
 from celery.events.receiver import EventReceiver
 
 
-class Listener(EventReceiver):  # type: ignore[misc]
+class Listener(EventReceiver):  # type: ignore[misc]  # Celery has no types
     """Celery's own receiver, that knows when it has begun to listen."""
 
     listens = False

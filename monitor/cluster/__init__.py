@@ -8,6 +8,7 @@ have a row in history, so it is ``cold`` until that row has been looked for and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from monitor.cluster.derive import derive
 from monitor.cluster.hearsay import Hearsay
@@ -96,14 +97,16 @@ class Cluster:
         An error counts nothing of the event that raised it: the caller drops that one, and goes on with
         what is left of an iterator.
         """
-        # One loop with nothing called for nearly all events: it runs for each event there is.
+        # One loop with nothing called for nearly all events: it runs for each event there is. What each is
+        # follows from its class, which is looked up in a set: no type checker reads that.
+        each: Iterable[Any] = events
         workers, heard = self.workers, self.tasks.heard
         room, holds = self.tasks.room, self.tasks.holds
         hostname, pid, losses = "", -1, None
         done = repeated = refused = filed = 0
-        last: TaskEvent | WorkerEvent | None = None
+        last: Any = None
         try:
-            for event in events:
+            for event in each:
                 shape = event.__class__
                 if shape in _FROM_WORKERS:
                     # Those that follow each other often come from one process, of which all is known.
@@ -111,10 +114,10 @@ class Cluster:
                         hostname, pid = event.hostname, event.pid
                         losses = workers.plain(hostname, pid, now)
                     if losses is None:
-                        workers.task_event(event, event.kind, now, True)  # type: ignore[arg-type]
+                        workers.task_event(event, event.kind, now, True)
                         losses = workers.plain(hostname, pid, now)
                     elif shape is StartedEvent:
-                        losses.starts.append(event)  # type: ignore[arg-type]
+                        losses.starts.append(event)
                     else:
                         losses.spoke = True
                 elif shape is not Sent:
@@ -127,13 +130,13 @@ class Cluster:
                     workers.task_event(event, event.kind, now, False)
                 done += 1
                 last = event
-                event.seen_at = now  # type: ignore[union-attr]
-                uuid = event.uuid  # type: ignore[union-attr]
+                event.seen_at = now
+                uuid = event.uuid
                 group = heard.get(uuid)
                 if group is not None:
-                    group.append(event)  # type: ignore[arg-type]
+                    group.append(event)
                 elif room > 0 or holds(uuid):
-                    heard[uuid] = [event]  # type: ignore[list-item]
+                    heard[uuid] = [event]
                     room -= 1
                 else:
                     refused += 1
