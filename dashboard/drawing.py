@@ -53,6 +53,7 @@ class Drawn:
     ended: float = 0.0
     worked: float = 0.0  # seconds of processor
     problem: Exception | None = None
+    is_same: bool = False  # as its stamp says: nothing was drawn
 
 
 class Drawers:
@@ -121,7 +122,7 @@ def _drawn(live: Live) -> Drawn:
         if live.region.stamp:
             before, live.stamp = live.stamp, live.region.stamp(live.page)
             if live.asking and live.content is not None and live.stamp == before:
-                return Drawn(live.content, began, time.monotonic(), time.thread_time() - worked)
+                return Drawn(live.content, began, time.monotonic(), time.thread_time() - worked, is_same=True)
         if live.region.data:
             content = json.dumps(live.region.values(live.page), cls=DjangoJSONEncoder, separators=(",", ":"))
         else:

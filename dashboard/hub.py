@@ -21,6 +21,7 @@ from dashboard.listening import Counts, Listener
 from dashboard.outbox import Beat, Outbox
 from dashboard.pace import Pace
 from dashboard.rights import SIGNED_OUT
+from monitor.deltas import TASKS
 from monitor.publish import ANY_TASK, TASK
 
 log = structlog.get_logger(__name__)
@@ -32,8 +33,11 @@ CLEAN = 5.0  # A drawn region this young is shown to a new socket as it is.
 # Draws keep step with what is told, so that the regions of a page leave in one message: one told of this much
 # early is drawn at once, and one whose time has come waits this long to be told of with the others.
 EARLY, RIDE = 0.03, 0.1
+CREDIT = 0.2  # By so much a draw may follow sooner on one that came late: what is told has no steady step.
 GATHER = 0.03  # What is drawn waits this long for the rest of its round.
 BURST = 1  # Messages a socket may get ahead of its pace: the cheap regions of a round, then the costly ones.
+# A little faster than regions are drawn: else a frame that once had to wait for its turn would always wait.
+STEP = 0.9  # of a period, between the messages of a socket
 
 
 class Hub:
@@ -132,7 +136,7 @@ class Hub:
                     if outbox.session == topic:
                         outbox.close(SIGNED_OUT)
             for live in self._topics.get(topic, ()):
-                live.doubtful = topic == ANY_TASK and (live.doubtful or not live.dirty)
+                live.doubtful = topic in _VAGUE and (live.doubtful or not live.dirty)
                 live.dirty = touched = True
         if touched:
             self._told = True
@@ -193,7 +197,7 @@ class Hub:
         for live in self._lives.values():
             if live.dirty and not live.drawing:
                 # Who has nothing yet does not wait for the others.
-                ride = 0.0 if live.newcomers else RIDE
+                ride = 0.0 if live.newcomers or self._is_fast(live) else RIDE
                 if now < (live.due - EARLY if told else live.due + ride):
                     soonest = min(soonest, live.due + ride - now)
                     continue
@@ -221,11 +225,13 @@ class Hub:
         elif drawn.content is not None:
             # What it waited for a busy machine is not all its own doing.
             cost = max(drawn.worked, (drawn.ended - drawn.began) / 4)
-            live.cost = (live.cost + cost) / 2 if live.cost else cost
+            if not drawn.is_same:
+                live.cost = (live.cost + cost) / 2 if live.cost else cost
             live.drawn_at = drawn.ended
-            live.due = max(live.due, drawn.began) + self.pace.rest(
-                live.region.every, live.cost, len(drawn.content)
-            )
+            live.due = max(live.due, drawn.began - CREDIT)
+            if not drawn.is_same:
+                live.due += self.pace.rest(live.region.every, live.cost, len(drawn.content))
+            live.due = max(live.due, drawn.began + cost / self.pace.share)
             self._spent += cost
             self._late = max(self._late, drawn.began - live.queued_at)
             self._hand_out(live, drawn.content)
@@ -243,9 +249,13 @@ class Hub:
             self._gathered_at = self._gathered_at or time.monotonic()
         for outbox in readers:
             outbox.put(live.frame)
+            outbox.urgent |= self._is_fast(live)
         self.counts.sent += len(readers)
         self._unsent |= readers
         live.newcomers = set()
+
+    def _is_fast(self, live: Live) -> bool:
+        return live.region.every <= self.pace.period
 
     def _send_due(self, now: float) -> float:
         """Sends what waits, each socket at its pace; answers the seconds until something more is due."""
@@ -256,11 +266,14 @@ class Hub:
         self._gathered_at = 0.0
         beat, period, soonest = Beat(), self.pace.period, RETRY
         for outbox in list(self._unsent):
-            if now < outbox.allowed_at:
-                soonest = min(soonest, outbox.allowed_at - now)
+            # Slow regions alone wait for a fast one to leave with, as long as one would take.
+            allowed_at = outbox.allowed_at if outbox.urgent else outbox.sent_at + period
+            if now < allowed_at:
+                soonest = min(soonest, allowed_at - now)
                 continue
             self._unsent.discard(outbox)
-            outbox.allowed_at = max(outbox.allowed_at, now - BURST * period) + period
+            outbox.allowed_at = max(outbox.allowed_at, now - BURST * period) + STEP * period
+            outbox.sent_at, outbox.urgent = now, False
             try:
                 self.counts.messages += outbox.flush(beat)
             except Exception:  # one socket's failure must not stop the others
@@ -284,4 +297,5 @@ def all_of_process() -> list[Hub]:
     return list(_HUBS.values())
 
 
+_VAGUE = (ANY_TASK, TASKS)  # topics that do not say which task
 _HUBS: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()

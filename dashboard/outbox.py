@@ -74,6 +74,8 @@ class Outbox:
     dropped: int = 0  # frames let go beyond the limit
     closed: str = ""  # why the hub wants the socket closed
     allowed_at: float = 0.0  # monotonic; the hub sends no message before it
+    sent_at: float = 0.0  # monotonic; the last message
+    urgent: bool = False  # holds a frame of a region that is drawn as often as messages leave
     late: bool = False  # something waits that could not be sent in its turn
     _waiting: OrderedDict[str, Frame] = field(default_factory=OrderedDict)
     _message: Message | None = None

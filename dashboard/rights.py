@@ -1,24 +1,25 @@
 """Who may still look: the sessions behind open sockets, looked at together every few seconds.
 
-A look at one session costs four queries. For hundreds of sockets that is more than all they are sent, so
-what the answer depends on is read for all at once, and only where that differs a session is looked at itself.
+A look at one session costs some queries. For hundreds of sockets that is more than all they are sent, so
+what the answer depends on is read for all at once, and only where that differs a session is looked at itself,
+several on one connection: opening one costs more than the queries.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from importlib import import_module
 from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import structlog
-from channels.auth import get_user
 from channels.db import database_sync_to_async
 from django.conf import settings
-from django.contrib.auth import get_user_model
+from django.contrib.auth import get_user, get_user_model
+from django.http import HttpRequest
 from django.utils import timezone
 
 from dashboard import access
@@ -29,6 +30,7 @@ log = structlog.get_logger(__name__)
 RECHECK = 20.0  # seconds between two looks
 LONGEST = 60.0  # seconds without a look, when the database is away: what cannot be asked is not allowed
 TOGETHER = 500  # sessions in one query
+AT_ONCE = 25  # sessions looked at by themselves before others may use the thread
 
 SIGNED_OUT, ANOTHER_ROLE, UNCHECKED = "signed out", "another role", "unchecked"
 
@@ -37,8 +39,8 @@ Scope = dict[str, Any]
 
 async def role(scope: Scope) -> str:
     """The role of the session's user as the database has it now, "" for none."""
-    scope["user"] = await get_user(scope)
-    held: str = await database_sync_to_async(access.role)(scope["user"])
+    held: str
+    scope["user"], held = await database_sync_to_async(_held)(scope["session"])
     return held
 
 
@@ -81,14 +83,13 @@ class Rights:
     async def _look(self) -> None:
         users = {key: next(iter(sockets.values())) for key, sockets in self._sockets.items()}
         prints = await database_sync_to_async(_prints)(users)
-        for key in users:
-            found = prints.get(key)
-            if found is not None and self._prints.get(key) == found:
-                continue
-            held = await role(_scope(key))
-            if key in self._sockets:
-                self._prints[key] = found
-                self._say(key, held)
+        doubtful = [key for key in users if prints.get(key) is None or self._prints.get(key) != prints[key]]
+        for keys in _parts(doubtful, AT_ONCE):
+            roles = await database_sync_to_async(_roles)(keys)
+            for key in keys:
+                if key in self._sockets:
+                    self._prints[key] = prints.get(key)
+                    self._say(key, roles[key])
 
     def _say(self, key: str, held: str) -> None:
         for outbox in self._sockets[key]:
@@ -106,9 +107,17 @@ def current() -> Rights:
     return _RIGHTS.setdefault(asyncio.get_running_loop(), Rights())
 
 
-def _scope(session_key: str) -> Scope:
+def _held(session: Any) -> tuple[Any, str]:
+    """Whose session it is, and the role."""
+    request = HttpRequest()
+    request.session = session
+    user = get_user(request)
+    return user, access.role(user)
+
+
+def _roles(keys: Iterable[str]) -> dict[str, str]:
     store = import_module(settings.SESSION_ENGINE).SessionStore
-    return {"session": store(session_key)}
+    return {key: _held(store(key))[1] for key in keys}
 
 
 def _prints(users: dict[str, int]) -> dict[str, Hashable]:
@@ -122,7 +131,7 @@ def _prints(users: dict[str, int]) -> dict[str, Hashable]:
 
     model = get_user_model()
     found: dict[str, Hashable] = {}
-    for keys in _parts(users):
+    for keys in _parts(users, TOGETHER):
         ids = {users[key] for key in keys}
         people = {
             row[0]: row
@@ -140,9 +149,9 @@ def _prints(users: dict[str, int]) -> dict[str, Hashable]:
     return found
 
 
-def _parts(users: dict[str, int]) -> Iterator[list[str]]:
-    keys = iter(users)
-    while part := list(islice(keys, TOGETHER)):
+def _parts(keys: Iterable[str], size: int) -> Iterator[list[str]]:
+    left = iter(keys)
+    while part := list(islice(left, size)):
         yield part
 
 

@@ -38,7 +38,8 @@ class Board:
         self.draws: list[tuple[str, str]] = []
         self.threads: set[str] = set()
         self.inside = self.most_inside = 0
-        self.seconds = 0.0
+        self.seconds = 0.0  # of waiting
+        self.work = 0.0  # seconds of processor
         self.broken = False
         self._lock = threading.Lock()
 
@@ -50,6 +51,9 @@ class Board:
                 self.inside += 1
                 self.most_inside = max(self.most_inside, self.inside)
             time.sleep(self.seconds)
+            done = time.thread_time() + self.work
+            while time.thread_time() < done:
+                pass
             text = self.text
             with self._lock:
                 self.inside -= 1

@@ -138,7 +138,7 @@ def test_no_region_is_drawn_oftener_than_it_allows(layer: InMemoryChannelLayer) 
 def test_a_costly_region_is_drawn_less_often(layer: InMemoryChannelLayer) -> None:
     async def story() -> None:
         board = Board()
-        board.seconds = 0.08
+        board.work = 0.08
         hub, outbox = Hub(lambda page: [board.region()]), Outbox(HERE)
         await hub.join(outbox)
         began = time.monotonic()
@@ -193,6 +193,70 @@ def test_regions_of_time_are_drawn_each_second(layer: InMemoryChannelLayer) -> N
         await frame(outbox)
         board.text = "a second later"
         assert (await frame(outbox))["content"] == '<div id="board">a second later</div>'
+        await hub.stop()
+
+    run(story)
+
+
+def test_a_list_that_was_drawn_late_is_drawn_at_once_when_next_told(layer: InMemoryChannelLayer) -> None:
+    async def story() -> None:
+        board = Board()
+        hub = Hub(lambda page: [board.region(every=0.25)])
+        (wire,) = await joined(hub)
+        await until(lambda: quiet(hub))
+        told = [
+            time.monotonic() + late for late in (0.0, 0.4, 0.55)
+        ]  # the second late, the third in its step
+        for n, at in enumerate(told):
+            await asyncio.sleep(max(0.0, at - time.monotonic()))
+            board.text = f"text {n}"
+            hub.changed(("tasks",))
+        await until(lambda: "text 2" in wire.texts[-1])
+        assert wire.times[-1] - told[-1] < 0.09, "0.25 after the second draw it would have been 0.1"
+        await hub.stop()
+
+    run(story)
+
+
+def test_slow_regions_leave_with_the_list_and_keep_it_from_no_turn(layer: InMemoryChannelLayer) -> None:
+    async def story() -> None:
+        quick, slow = Board(), Board()
+        hub = Hub(
+            lambda page: [quick.region("list", every=0.25), slow.region("sums", every=0.3, topics=("rates",))]
+        )
+        (wire,) = await joined(hub)
+        began = time.monotonic()
+        wire.messages.clear()
+        while time.monotonic() - began < 2.5:
+            quick.text = slow.text = str(time.monotonic())
+            hub.changed(("tasks",) if int(time.monotonic() * 50) % 2 else ("rates",))
+            await asyncio.sleep(0.02)
+        held = ["list" in message.text for message in wire.messages]
+        assert held.count(False) <= 2, "nearly every message holds the list"
+        assert len(held) >= 8
+        await hub.stop()
+
+    run(story)
+
+
+def test_a_list_whose_rows_did_not_change_is_not_drawn_again(layer: InMemoryChannelLayer) -> None:
+    async def story() -> None:
+        board, rows = Board(), ["a"]
+        hub = Hub(lambda page: [board.region(every=0.25, stamp=lambda page: tuple(rows))])
+        (wire,) = await joined(hub)
+        await until(lambda: quiet(hub))
+        drawn = len(board.draws)
+        for _ in range(20):
+            hub.changed(("tasks",))
+            await asyncio.sleep(0.02)
+        # The first told of is drawn to learn the stamp; the rest cost a look each.
+        assert len(board.draws) <= drawn + 1
+        drawn = len(board.draws)
+        rows.append("b")
+        board.text, told = "two", time.monotonic()
+        hub.changed(("tasks",))
+        await until(lambda: "two" in wire.texts[-1])
+        assert wire.times[-1] - told < 0.15, "looks do not use up its turn"
         await hub.stop()
 
     run(story)

@@ -33,7 +33,8 @@ from monitor.store import SLICE, Backlog, Store, search
 
 __all__ = ["Engine", "Options"]
 
-TICK = 0.25  # seconds
+TICK = 0.125  # seconds
+BUSY_TICK = 0.25  # seconds, at BUSY events a second; beyond, longer in proportion
 HOLD_FROM = 1_500.0  # events a second from which quick tasks are written once, when they have ended
 BUSY = 6_000.0  # events a second above which ticks grow longer, up to a second
 GATHER = 0.02  # seconds after the first event of a tick, so that what belongs together comes together
@@ -41,7 +42,7 @@ HELPING = 500  # tasks derived before others on the loop have their turn
 FEED_EVERY = 1.0
 PRUNE_EVERY = 60.0
 INDEX_EVERY, INDEX_BEHIND = 1.0, 5.0
-INDEX_AT_ONCE = 250  # tasks
+INDEX_AT_ONCE = 50  # tasks: the rows of the next tick wait for them
 LOOK_EVERY = 0.25
 OPEN_TASKS = 50_000  # restored at the start
 
@@ -279,7 +280,7 @@ class Engine:
         if self._shedding.look(self.cluster.waiting) >= LONG:
             pause = LONG_EVERY
         else:
-            pause = min(max(TICK, TICK * rate / BUSY), LONG_EVERY)
+            pause = min(BUSY_TICK * rate / BUSY, LONG_EVERY) if rate > BUSY else TICK
         return pause
 
     async def _tick(self) -> None:
@@ -377,7 +378,7 @@ class Engine:
             done = await self._writer.read(search.index_some, INDEX_AT_ONCE, until, otherwise=0)
             if done < INDEX_AT_ONCE:
                 break
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.01)
 
     async def _end(self) -> None:
         """Nothing that was heard is lost at the end, as far as the database lets us."""
