@@ -15,7 +15,7 @@ from bench.load import Load
 from bench.report import Engine, Options, Row, median, rss, say, table, valkey
 
 EVENTS_A_TASK = 3.17  # without task-sent
-AHEAD = 20_000  # events on their way at most: the engine sets the pace
+AHEAD = 35_000  # events on their way at most: the engine sets the pace
 MOST_GROWTH, MOST = 20.0, 250.0  # MiB, of the second step to the last; in all
 SIZES = (100_000, 1_000_000, 5_000_000)
 QUICK = (20_000, 60_000, 120_000)
