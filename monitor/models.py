@@ -224,7 +224,7 @@ class ControlRecord(models.Model):
     username = models.CharField(max_length=150)
     role = models.CharField(max_length=16)
     address = models.CharField(max_length=64, default="", blank=True)
-    # revoke, terminate, pool_grow, pool_shrink, autoscale or enable_events
+    # A name of control.kinds.KINDS
     command = models.CharField(max_length=32)
     targets = models.JSONField(default=list)  # task uuids, or worker hostnames
     arguments = models.JSONField(default=dict)  # {"signal": "SIGTERM"}, {"n": 2}, {"max": 8, "min": 2}
@@ -243,6 +243,28 @@ class ControlRecord(models.Model):
 
     def __str__(self) -> str:
         return f"{self.command} by {self.username}"
+
+
+class StandingRevoke(models.Model):
+    """A revoked task that may yet run: workers forget a revoke at a restart, and after three hours.
+
+    See ``control.keeping``. Times: Unix seconds.
+    """
+
+    uuid = models.CharField(max_length=155, unique=True)
+    record = models.ForeignKey(ControlRecord, on_delete=models.CASCADE)  # that asked for it, the last time
+    since = models.FloatField()
+    again = models.JSONField(default=list)  # [worker, when] it was sent again, the last ones
+    started_at = models.FloatField(null=True)  # it was started all the same
+    moot_at = models.FloatField(null=True)  # it has ended, or too long ago
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["since"], name="standing", condition=models.Q(moot_at__isnull=True)),
+        ]
+
+    def __str__(self) -> str:
+        return f"revoke of {self.uuid}"
 
 
 class Lease(models.Model):

@@ -27,6 +27,7 @@ from tests.order import (  # noqa: F401 pytest looks for its hooks here
 if TYPE_CHECKING:
     from channels.layers import InMemoryChannelLayer
 
+    from tests.clusters import Cluster
     from tests.faults import Rig
     from tests.product import Product
 
@@ -350,3 +351,21 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if CI and reporter and reporter.stats.get("skipped") and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="module")
+def cluster(valkey: valkey_server.Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A worker of each pool."""
+    from tests.clusters import one_of_each_pool
+
+    with one_of_each_pool(valkey.url, tmp_path_factory.mktemp("workers")) as found:
+        yield found
+
+
+@pytest.fixture
+def watched(cluster: Cluster) -> Iterator[Cluster]:
+    """Their rows in the database, kept by their events."""
+    from tests.clusters import watching
+
+    with watching(cluster):
+        yield cluster

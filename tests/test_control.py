@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from monitor import broker as broker_module
 from monitor.broker import Broker
 from monitor.control import SIGNALS, Actor, Command, Refused, capabilities, perform, recover
 from monitor.control.asking import Unreachable
-from monitor.control.commands import checked
 from monitor.control.inspecting import Seen, _task, pool_size
-from monitor.control.orders import Order, clamp
-from monitor.control.verifying import Finding, Grade, Verdict, judge
+from monitor.control.kinds import KINDS, checked, judge
+from monitor.control.orders import Order
+from monitor.control.pools import clamp
+from monitor.control.verifying import Finding, Grade, Verdict
 from monitor.models import ControlRecord, Task, Worker
 from monitor.records import WorkerRecord
 
@@ -46,6 +48,13 @@ def worker(**fields: Any) -> WorkerRecord:
         (Command("autoscale", ("w@x",), {"max": 1, "min": 5}), "least (5) cannot be over the most (1)"),
         (Command("autoscale", ("w@x",), {"max": 3, "min": 0}), "min must be from 1"),
         (Command("autoscale", ("w@x",), {"max": 3}), "min must be a whole number"),
+        (Command("rate_limit", ("w@x",), {"task": "a", "rate": "nan"}), "'nan' is not a rate"),
+        (Command("rate_limit", ("w@x",), {"task": "a", "rate": "٣/s"}), "is not a rate"),
+        (Command("rate_limit", ("w@x",), {"task": "", "rate": "1/s"}), "'' is not the name of a task"),
+        (Command("time_limit", ("w@x",), {"task": "a", "soft": "inf"}), "'inf' is not a soft time limit"),
+        (Command("time_limit", ("w@x",), {"task": "a", "soft": 9, "hard": 9}), "must be under the hard one"),
+        (Command("add_consumer", ("w@x",), {"queue": "q" * 256}), "is not the name of a queue"),
+        (Command("shutdown", (), {}), "Nothing was selected"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_a_sentence(command: Command, words: str) -> None:
@@ -73,28 +82,33 @@ def test_the_same_target_twice_is_one() -> None:
 @pytest.mark.parametrize(
     ("fields", "allowed"),
     [
-        ({}, "terminate grow shrink revoke enable_events"),
-        ({"size": 1}, "terminate grow revoke enable_events"),
-        ({"autoscale_max": 5}, "terminate autoscale revoke enable_events"),
-        ({"details": {"stats": {"autoscaler": {"max": 3}}}}, "terminate autoscale revoke enable_events"),
-        ({"pool": "threads"}, "revoke enable_events"),
-        ({"pool": "celery.concurrency.thread:TaskPool"}, "revoke enable_events"),
-        ({"pool": "solo"}, "revoke enable_events"),
-        ({"pool": "gevent"}, "terminate grow shrink revoke enable_events"),
-        ({"pool": ""}, "revoke enable_events"),
-        ({"pool": "acme.pool:Pool"}, "revoke enable_events"),
+        ({}, "terminate pool_grow pool_shrink any"),
+        ({"size": 1}, "terminate pool_grow any"),
+        ({"autoscale_max": 5}, "terminate autoscale any"),
+        ({"details": {"stats": {"autoscaler": {"max": 3}}}}, "terminate autoscale any"),
+        (
+            {"details": {"conf": {"worker_pool_restarts": True}}},
+            "terminate pool_grow pool_shrink pool_restart any",
+        ),
+        ({"pool": "threads"}, "any"),
+        ({"pool": "celery.concurrency.thread:TaskPool"}, "any"),
+        ({"pool": "solo", "details": {"conf": {"worker_pool_restarts": True}}}, "pool_restart any"),
+        ({"pool": "gevent"}, "terminate pool_grow pool_shrink any"),
+        ({"pool": ""}, "any"),
+        ({"pool": "acme.pool:Pool"}, "any"),
         ({"status": "offline", "reason": "silent"}, ""),
-        ({"is_beat": True}, ""),
+        ({"is_beat": True}, "ping"),
     ],
 )
 def test_a_pool_offers_what_it_can_do_and_says_why_not(fields: dict[str, Any], allowed: str) -> None:
     found = capabilities(worker(**fields))
-    names = ("terminate", "grow", "shrink", "autoscale", "revoke", "enable_events")
-    assert [name for name in names if getattr(found, name).allowed] == [
-        n for n in names if n in allowed.split()
-    ]
-    for name in names:
-        can = getattr(found, name)
+    pools = {"terminate", "pool_grow", "pool_shrink", "autoscale", "pool_restart"}
+    wanted = set(allowed.split())
+    if "any" in wanted:
+        wanted = wanted - {"any"} | (set(KINDS) - pools)
+    assert {name for name in KINDS if found.of(name).allowed} == wanted
+    for name in KINDS:
+        can = found.of(name)
         assert can.allowed != can.reason.endswith(".")
 
 
@@ -147,7 +161,9 @@ def test_without_a_database_to_look_at_nothing_is_sent(
     def locked(_: Command) -> None:
         raise DatabaseError("locked")
 
-    monkeypatch.setattr("monitor.control.performing.order_for", locked)
+    monkeypatch.setattr(
+        "monitor.control.performing.KINDS", {"pool_grow": replace(KINDS["pool_grow"], order=locked)}
+    )
     with pytest.raises(Refused, match="nothing was sent"):
         perform(Command("pool_grow", ("w@x",), {"n": 1}), OPERATOR)
 
@@ -172,7 +188,7 @@ def test_a_broker_that_is_down_is_said_without_its_password(unreachable: None) -
 def test_without_a_record_nothing_is_sent(unreachable: None, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[Any] = []
     monkeypatch.setattr("monitor.control.performing.ask", lambda *a, **k: sent.append(a) or [])
-    monkeypatch.setattr("monitor.control.orders.seen_on", lambda *a, **k: {})
+    monkeypatch.setattr("monitor.control.stopping.seen_on", lambda *a, **k: {})
     Worker.objects.create(hostname="w@x", status="online", pool="prefork", first_seen_at=1)
     Task.objects.create(uuid="a", state="STARTED", worker="w@x", first_seen_at=1, seen_at=1)
 
@@ -196,7 +212,7 @@ def test_a_command_that_may_have_left_is_never_sent_twice(
         raise Unreachable("The broker cannot be reached: reset", sent=True)
 
     monkeypatch.setattr("monitor.control.performing.ask", broken)
-    monkeypatch.setattr("monitor.control.orders.seen_on", lambda *a, **k: {})
+    monkeypatch.setattr("monitor.control.stopping.seen_on", lambda *a, **k: {})
     monkeypatch.setattr("monitor.control.performing._look_later", lambda *a: None)
     Worker.objects.create(hostname="w@x", status="online", pool="prefork", first_seen_at=1)
     Task.objects.create(uuid="a", state="STARTED", worker="w@x", first_seen_at=1, seen_at=1)
@@ -220,7 +236,7 @@ def test_replies_that_cannot_be_kept_do_not_hide_that_it_was_sent(
 
     monkeypatch.setattr("monitor.control.performing.ask", lambda *a, **k: [])
     monkeypatch.setattr("monitor.control.performing._look_later", lambda *a: looked.append(a))
-    monkeypatch.setattr("monitor.control.orders.seen_on", lambda *a, **k: {})
+    monkeypatch.setattr("monitor.control.stopping.seen_on", lambda *a, **k: {})
     monkeypatch.setattr(ControlRecord, "save", once)
     Worker.objects.create(hostname="w@x", status="online", pool="prefork", first_seen_at=1)
     Task.objects.create(uuid="a", state="STARTED", worker="w@x", first_seen_at=1, seen_at=1)
@@ -249,7 +265,7 @@ def test_a_mixed_selection_goes_ahead_with_what_can_be_done(
         "monitor.control.performing.ask", lambda broker, questions, **k: sent.extend(questions) or []
     )
     monkeypatch.setattr("monitor.control.performing._look_later", lambda *a: None)
-    monkeypatch.setattr("monitor.control.orders.seen_on", lambda *a, **k: {})
+    monkeypatch.setattr("monitor.control.stopping.seen_on", lambda *a, **k: {})
     for name, pool in (("p@x", "prefork"), ("q@x", "prefork"), ("t@x", "threads")):
         Worker.objects.create(hostname=name, status="online", pool=pool, first_seen_at=1)
     rows = (

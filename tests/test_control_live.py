@@ -2,189 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-import socket
-import sys
-import threading
-import time
 import uuid as uuidlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
-from celery import Celery
 from django.db import connections
 
-from demo.guard import Guarded, guarded
-from demo.valkey import Server
-from monitor import broker as broker_module
-from monitor.broker import Broker
-from monitor.control import Actor, Command, Refused, discover, inspect_worker, perform
-from monitor.control.inspecting import pool_size, seen_on, stats_of
-from monitor.events import Decoded, TaskEvent
-from monitor.models import ControlRecord, Task, Worker
-from monitor.source import RedisSource
-from tests.conftest import ROOT, wait_until
-
-pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
-
-HOST = socket.gethostname()
-PREFORK, SCALED, THREADS, SOLO, BEAT = (
-    f"{n}@{HOST}" for n in ("wire-p", "wire-a", "wire-t", "wire-s", "beat")
+from monitor.control import Refused, discover, inspect_worker
+from monitor.control.inspecting import seen_on, stats_of
+from monitor.models import ControlRecord, Task
+from tests.clusters import (
+    BEAT,
+    GEVENT,
+    PREFORK,
+    SCALED,
+    SOLO,
+    THREADS,
+    Cluster,
+    ask,
+    proved,
+    refused,
+    state_of,
 )
-OPERATOR = Actor(None, "ada", "operator", "127.0.0.1")
-STATES = {
-    "sent": "PENDING", "received": "RECEIVED", "started": "STARTED", "succeeded": "SUCCESS",
-    "failed": "FAILURE", "retried": "RETRY", "revoked": "REVOKED", "rejected": "REJECTED",
-}  # fmt: skip
+from tests.conftest import wait_until
 
-
-# Clients and workers send at the same time: what comes late must not undo what is known.
-RANK = {"PENDING": 0, "RECEIVED": 1, "STARTED": 2}
-
-
-class Cluster:
-    """Real workers on one Valkey, and what their events say, in the database."""
-
-    def __init__(self, url: str, processes: dict[str, Guarded]) -> None:
-        self.url, self.processes = url, processes
-        self.app = Celery("client", broker=url, backend=url, set_as_current=False)
-        self.app.conf.task_send_sent_event = True
-
-    def start(self, name: str, worker: str, *args: Any, **options: Any) -> str:
-        queue = worker.partition("@")[0]
-        return str(self.app.send_task(name, args, queue=queue, **options).id)
-
-    def running(self, worker: str, *args: Any, name: str = "shop.nap") -> str:
-        """A task that has begun."""
-        uuid = self.start(name, worker, *(args or (30,)))
-        wait_until(
-            lambda: state_of(uuid) == "STARTED",
-            10,
-            what=f"{uuid} ({seen_on([worker])}) {self.processes[worker].tail(12)}",
-        )
-        return uuid
-
-    def size(self, worker: str = PREFORK) -> int:
-        return pool_size(stats_of(worker)) or 0
-
-
-def state_of(uuid: str) -> str:
-    row = Task.objects.filter(uuid=uuid).first()
-    return row.state if row else ""
-
-
-@pytest.fixture(scope="module")
-def cluster(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("workers")
-    processes: dict[str, Guarded] = {}
-    env = os.environ | {"SHOP_BROKER": valkey.url, "SHOP_BACKEND": valkey.url, "PYTHONPATH": str(ROOT)}
-    env.pop("DJANGO_SETTINGS_MODULE", None)
-    celery = [sys.executable, "-m", "celery", "-A", "tests.shop"]
-    quiet = ["-E", "--without-gossip", "--without-mingle", "-l", "INFO"]
-    kinds = {
-        PREFORK: ["-P", "prefork", "-c", "3"],
-        SCALED: ["-P", "prefork", "--autoscale", "2,1"],
-        THREADS: ["-P", "threads", "-c", "2"],
-        SOLO: ["-P", "solo"],
-    }
-    for worker, pool in kinds.items():
-        argv = [*celery, "worker", "-n", worker, "-Q", worker.partition("@")[0], *pool, *quiet]
-        processes[worker] = guarded(argv, folder / f"{worker}.log", env=env, cwd=ROOT, grace=2)
-    argv = [*celery, "beat", "--enable-remote-control", "-n", BEAT, "-s", str(folder / "schedule")]
-    processes[BEAT] = guarded(argv, folder / "beat.log", env=env, cwd=ROOT, grace=2)
-    broker_module.configure(Broker(valkey.url, result_backend=valkey.url))
-    try:
-        for worker in kinds:
-            wait_until(lambda w=worker: stats_of(w, 1.0), 60, what=f"{worker}: {processes[worker].tail(5)}")
-        yield Cluster(valkey.url, processes)
-    finally:
-        for process in processes.values():
-            process.ask_to_stop()
-        for process in processes.values():
-            process.stop()
-
-
-@pytest.fixture(autouse=True)
-def watched(cluster: Cluster) -> Iterator[Cluster]:
-    """Rows of the workers, and a listener that keeps the rows of tasks, as the engine does."""
-    broker_module.configure(Broker(cluster.url, result_backend=cluster.url))
-    now = time.time()
-    for hostname, pool in ((PREFORK, "prefork"), (SCALED, "prefork"), (THREADS, "threads"), (SOLO, "solo")):
-        scale = (2, 1) if hostname == SCALED else (None, None)
-        Worker.objects.create(
-            hostname=hostname, status="online", pool=pool, first_seen_at=now,
-            autoscale_max=scale[0], autoscale_min=scale[1],
-        )  # fmt: skip
-    Worker.objects.create(hostname=BEAT, status="online", is_beat=True, first_seen_at=now)
-    Worker.objects.create(
-        hostname="gone@x", status="offline", reason="said goodbye", pool="prefork", first_seen_at=now
-    )
-    listener = Listener(broker_module.current())
-    yield cluster
-    wait_until(lambda: not ControlRecord.objects.filter(completed_at=None).exists(), 15, what="verification")
-    listener.stop()
-
-
-class Listener:
-    def __init__(self, broker: Broker) -> None:
-        self.source = RedisSource(broker)
-        self.ready = threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-        assert self.ready.wait(30)
-
-    def stop(self) -> None:
-        self.source.stop()
-        self.thread.join(10)
-
-    def _run(self) -> None:
-        def on_state(connected: bool, _reason: str, _since: float | None = None) -> None:
-            if connected:
-                self.ready.set()
-
-        os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
-        asyncio.run(self.source.run(self._on_message, on_state))
-        connections.close_all()
-
-    def _on_message(self, decoded: Decoded, at: float) -> None:
-        for event in decoded.events:
-            kind = event.type.removeprefix("task-")
-            if not isinstance(event, TaskEvent) or kind not in STATES:
-                continue
-            row = Task.objects.filter(uuid=event.uuid).first() or Task(uuid=event.uuid, first_seen_at=at)
-            row.seen_at = at
-            if RANK.get(STATES[kind], 3) >= RANK.get(row.state, 3) or not row.state:
-                row.state = STATES[kind]
-            row.marks = [*row.marks, [kind, event.hostname, event.pid, event.clock, event.timestamp, at]]
-            if kind != "sent":
-                row.worker = event.hostname
-            row.name = getattr(event, "name", None) or row.name
-            row.save()
-
-
-def ask(name: str, *targets: str, **arguments: Any) -> ControlRecord:
-    return perform(Command(name, targets, arguments), OPERATOR)
-
-
-def proved(record: ControlRecord, timeout: float = 15.0) -> ControlRecord:
-    """The record once Umbel has looked."""
-    wait_until(lambda: ControlRecord.objects.get(pk=record.pk).completed_at, timeout, what="verification")
-    return ControlRecord.objects.get(pk=record.pk)
-
-
-def refused(name: str, *targets: str, actor: Actor = OPERATOR, **arguments: Any) -> str:
-    """The sentence of the refusal; checks that it was recorded and that nothing was sent."""
-    before = {record.pk for record in ControlRecord.objects.all()}
-    with pytest.raises(Refused) as refusal:
-        perform(Command(name, targets, arguments), actor)
-    (record,) = [one for one in ControlRecord.objects.all() if one.pk not in before]
-    assert (record.effect, record.sent_at, record.replies) == ("refused", None, [])
-    assert record.evidence == str(refusal.value)
-    return str(refusal.value)
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("watched"),
+]
 
 
 # Looking
@@ -212,7 +60,7 @@ def test_inspect_hides_what_the_arguments_hold(cluster: Cluster) -> None:
 def test_beat_is_known_as_beat_and_workers_as_workers() -> None:
     found = dict(discover(1.5))
     assert found[BEAT] is True
-    assert [found[name] for name in (PREFORK, SCALED, THREADS, SOLO)] == [False] * 4
+    assert [found[name] for name in (PREFORK, SCALED, THREADS, SOLO, GEVENT)] == [False] * 5
     inspection = inspect_worker(BEAT, timeout=1.0)
     assert inspection is not None and inspection.is_beat and inspection.stats is None
 
@@ -308,10 +156,10 @@ def test_a_waiting_task_is_revoked_by_all_and_never_runs(cluster: Cluster) -> No
     uuid = cluster.start("shop.add", PREFORK, 1, 2, countdown=600)
     wait_until(lambda: state_of(uuid) == "RECEIVED", 10)
     record = ask("revoke", uuid)
-    assert sorted(record.destinations) == sorted([PREFORK, SCALED, THREADS, SOLO])
+    assert sorted(record.destinations) == sorted([PREFORK, SCALED, THREADS, SOLO, GEVENT])
     record = proved(record)
     assert record.effect == "verified", record.evidence
-    assert record.evidence.startswith("All 4 workers answered.")
+    assert record.evidence.startswith("All 5 workers answered.")
     assert "takes effect when a worker reaches it" in record.evidence
     assert uuid in (inspect_worker(SOLO) or pytest.fail("silent")).revoked
 

@@ -9,7 +9,7 @@ import structlog
 from django.conf import settings
 
 from dashboard.process import notify
-from monitor import redact
+from monitor import control, redact
 from monitor.broker import Broker
 from monitor.engine import Engine, Options
 from monitor.engine.leader import STANDBY, Leader, Lease, State, Term
@@ -68,7 +68,14 @@ class Monitor:
             settings.UMBEL_RETENTION_FAILURES_DAYS,
         )
         store.fence = lambda cursor: self.lease.fence(term, cursor)
-        options = Options(broker=self.broker, store=store, redactor=redact.DEFAULT, gap=self._gap)
+        keeper = control.Keeper(control.perform)
+        options = Options(
+            broker=self.broker,
+            store=store,
+            redactor=redact.DEFAULT,
+            gap=self._gap,
+            keeper=keeper.look,
+        )
         standby, self._standby = self._standby, None
         self._listener = standby
         if standby is not None:

@@ -16,6 +16,7 @@ from dashboard.queries.feed import Freshness, freshness
 from dashboard.queries.workers import Fleet, WorkerView, span
 from dashboard.templatetags.words import duration_text, number, percent, plain
 from monitor import models
+from monitor.records import STARTED
 
 MOST = 7  # shown; then "and n more"
 SPIKE_WINDOW = 15 * 60.0
@@ -69,6 +70,7 @@ def attention(fleet: Fleet, queues: Sequence[QueueView], fresh: Freshness) -> li
     if fresh.live or fresh.at is None:
         # Else a task whose end nobody heard would look stuck.
         items += _stuck(fleet)
+        items += _broken_revokes(fleet.now)
         items += [_growing(queue, fleet.recent.span) for queue in queues if queue.grows]
         items += shared.reading("spikes", SPIKES, lambda: _spikes(fleet.now))
     if (
@@ -238,6 +240,30 @@ def _stuck(fleet: Fleet) -> list[Item]:
         else _tasks_url(stuck="1")
     )
     return [Item(1, worst.elapsed, "stuck", "s-stuck", title, text, title, href, "Review")]
+
+
+def _broken_revokes(now: float) -> list[Item]:
+    """Tasks that were revoked and run all the same: a worker had forgotten, or never heard of it."""
+    rows = models.StandingRevoke.objects.filter(moot_at=None, started_at__isnull=False)
+    started = dict(rows.order_by("started_at").values_list("uuid", "started_at")[:SPIKE_NAMES])
+    if not started:
+        return []
+    tasks = models.Task.objects.filter(uuid__in=list(started), state=STARTED)
+    running = sorted(tasks.values_list("uuid", "name", "worker"), key=lambda row: started[row[0]] or 0.0)
+    if not running:
+        return []
+    uuid, name, worker = running[0]
+    age = span(started[uuid], now) or 0.0
+    many = len(running)
+    title = "A revoked task runs all the same" if many == 1 else f"{many} revoked tasks run all the same"
+    text = format_html(
+        "{} was started on {} <b>{}</b> ago: that worker did not know of the revoke. Terminate it.",
+        plain(name).rpartition(".")[2] or uuid[:8],
+        plain(worker),
+        duration_text(age),
+    )
+    href = reverse("task", args=[uuid]) if many == 1 and uuid.strip("./") else _tasks_url(state="STARTED")
+    return [Item(0, age, "failed", "s-failed", title, text, title[0].lower() + title[1:], href, "Review")]
 
 
 def _growing(queue: QueueView, length: float) -> Item:

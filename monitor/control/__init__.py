@@ -6,8 +6,10 @@ Only this room speaks to workers.
 from __future__ import annotations
 
 from monitor.control.asking import Unreachable
-from monitor.control.commands import SIGNALS, Actor, Can, Capabilities, Command, Refused, capabilities
-from monitor.control.inspecting import discover, held_by, inspect_worker
+from monitor.control.capabilities import Can, Capabilities, capabilities
+from monitor.control.commands import SIGNALS, Actor, Command, Refused
+from monitor.control.inspecting import discover, held_by, inspect_worker, limits_in
+from monitor.control.keeping import Keeper
 from monitor.control.performing import perform, recover, refuse
 
 __all__ = [
@@ -16,12 +18,14 @@ __all__ = [
     "Can",
     "Capabilities",
     "Command",
+    "Keeper",
     "Refused",
     "Unreachable",
     "capabilities",
     "discover",
     "held_by",
     "inspect_worker",
+    "limits_in",
     "perform",
     "recover",
     "refuse",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -81,6 +81,12 @@ def discover(timeout: float = 1.5) -> list[tuple[str, bool]]:
     return [(name, name in beats) for name in found]
 
 
+# Questions beside those for tasks, by command.
+Looks = Mapping[str, dict[str, Any]]
+LIMITS: Looks = {"registered": {"taskinfoitems": ["rate_limit", "soft_time_limit", "time_limit"]}}
+QUEUES: Looks = {"active_queues": {}}
+
+
 class Seen(Struct):
     """What one worker holds at one moment; not redacted, so for comparing only."""
 
@@ -89,13 +95,15 @@ class Seen(Struct):
     revoked: set[str] = set()
     processes: set[int] | None = None
     stats: dict[str, Any] = {}
+    limits: dict[str, dict[str, str]] = {}  # task name -> rate_limit, soft_time_limit, time_limit as told
+    queues: set[str] | None = None  # consumed
 
 
-def seen_on(hostnames: Iterable[str], timeout: float = 1.0) -> dict[str, Seen]:
-    """What each worker holds, for those that answered. Raises ``Unreachable``."""
+def seen_on(hostnames: Iterable[str], timeout: float = 1.0, more: Looks | None = None) -> dict[str, Seen]:
+    """What each worker holds, for those that answered; ``more``: LIMITS or QUEUES. Raises ``Unreachable``."""
     found: dict[str, Seen] = {}
     answered: dict[str, set[str]] = {}
-    for reply in look(current(), _TASKS_NOW, list(hostnames), timeout=timeout):
+    for reply in look(current(), {**_TASKS_NOW, **(more or {})}, list(hostnames), timeout=timeout):
         one = found.setdefault(reply.worker, Seen())
         if reply.ok:
             answered.setdefault(reply.worker, set()).add(reply.command)
@@ -118,6 +126,10 @@ def _note(one: Seen, reply: Reply) -> None:
         one.revoked = {str(uuid) for uuid in reply.value}
     elif reply.command == "stats" and isinstance(reply.value, dict):
         one.stats, one.processes = reply.value, processes(reply.value)
+    elif reply.command == "registered" and isinstance(reply.value, list):
+        one.limits = limits_in(reply.value)
+    elif reply.command == "active_queues" and isinstance(reply.value, list):
+        one.queues = _names(reply.value)
 
 
 def holders_of(uuids: Sequence[str], hostnames: Sequence[str], timeout: float = 1.0) -> dict[str, str]:
@@ -145,6 +157,32 @@ def stats_of(hostname: str, timeout: float = 2.0) -> dict[str, Any] | None:
     return None
 
 
+def limits_on(hostname: str, timeout: float = 2.0) -> dict[str, dict[str, str]] | None:
+    """Limits by the name of the task; None when the worker did not answer. Raises ``Unreachable``."""
+    for reply in look(current(), LIMITS, [hostname], timeout=timeout):
+        if reply.ok and isinstance(reply.value, list):
+            return limits_in(reply.value)
+    return None
+
+
+def queues_of(hostname: str, timeout: float = 2.0) -> set[str] | None:
+    """The queues a worker consumes; None when it did not answer. Raises ``Unreachable``."""
+    for reply in look(current(), QUEUES, [hostname], timeout=timeout):
+        if reply.ok and isinstance(reply.value, list):
+            return _names(reply.value)
+    return None
+
+
+def limits_in(registered: Iterable[Any]) -> dict[str, dict[str, str]]:
+    """Attributes by task name, from entries like ``shop.add [rate_limit=10/m time_limit=60.0]``."""
+    found = {}
+    for entry in registered:
+        name, _, rest = str(entry).partition(" [")
+        pairs = (pair.partition("=") for pair in rest.removesuffix("]").split())
+        found[name] = {key: value for key, equals, value in pairs if equals}
+    return found
+
+
 def pool_size(stats: dict[str, Any] | None) -> int | None:
     """How many pool processes there are. ``max-concurrency`` counts only where there are no processes."""
     pool = (stats or {}).get("pool")
@@ -162,6 +200,10 @@ def processes(stats: Any) -> set[int] | None:
     pool = stats.get("pool") if isinstance(stats, dict) else None
     listed = pool.get("processes") if isinstance(pool, dict) else None
     return {pid for pid in listed if isinstance(pid, int)} if isinstance(listed, list) else None
+
+
+def _names(queues: Iterable[Any]) -> set[str]:
+    return {str(queue["name"]) for queue in queues if isinstance(queue, dict) and "name" in queue}
 
 
 def _mapping(reply: Reply | None) -> dict[str, Any] | None:

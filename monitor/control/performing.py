@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -17,10 +17,11 @@ from django.db import DatabaseError, close_old_connections, connections, transac
 
 from monitor.broker import current
 from monitor.control.asking import Reply, Unreachable, ask
-from monitor.control.commands import GROW, POOL_COMMANDS, SHRINK, Actor, Command, Refused, checked
+from monitor.control.commands import Actor, Command, Refused
 from monitor.control.inspecting import Seen, seen_on
-from monitor.control.orders import Order, clamp, order_for
-from monitor.control.verifying import Finding, Grade, Verdict, judge
+from monitor.control.kinds import KINDS, checked, judge
+from monitor.control.orders import Order
+from monitor.control.verifying import Finding, Grade, Verdict
 from monitor.models import ControlRecord
 from monitor.redact import DEFAULT
 
@@ -28,6 +29,7 @@ Effect = ControlRecord.Effect
 
 # Seconds a worker has to answer, seconds the effect has to show, and the pauses between looks.
 REPLY_TIMEOUT = 2.0
+UNANSWERED = 0.2  # seconds to wait where no reply is due: it may still be an error
 VERIFY_WITHIN = 10.0
 PAUSES = (0.1, 0.25, 0.5, 1.0)
 # Commands whose effect is looked for at once; past that they stay unverified.
@@ -36,7 +38,7 @@ MOST_LOOKS = 64
 log = logging.getLogger(__name__)
 _looks = ThreadPoolExecutor(max_workers=4, thread_name_prefix="verify")
 _room = threading.Semaphore(MOST_LOOKS)
-# One command on a pool at a time, by worker; a bounded set of locks.
+# One command of a kind that must be alone at a time, by worker; a bounded set of locks.
 _locks = [threading.Lock() for _ in range(64)]
 
 
@@ -80,7 +82,7 @@ def recover(older_than: float = 0.0) -> int:
 
 @contextmanager
 def _alone(command: Command) -> Iterator[None]:
-    if command.name not in POOL_COMMANDS:
+    if not KINDS[command.name].alone:
         yield
         return
     with _locks[hash(command.targets[0]) % len(_locks)]:
@@ -90,15 +92,18 @@ def _alone(command: Command) -> Iterator[None]:
 def _intend(command: Command, actor: Actor, asked_at: float) -> tuple[Order, ControlRecord]:
     """The order and its committed record."""
     try:
-        order = order_for(command)
+        kind = KINDS[command.name]
+        order = kind.order(command)
         with transaction.atomic(durable=True):
-            if command.name in (GROW, SHRINK):
-                order = clamp(order, asked_at)
+            if kind.settle:
+                order = kind.settle(order, asked_at)
             record = _new(command, actor)
             record.arguments = order.arguments
             record.destinations = order.destinations
             record.sent_at = time.time()
             record.save(force_insert=True)
+            if kind.stands:
+                kind.stands(order, record)
     except DatabaseError as error:
         log.exception("A control record could not be written; nothing was sent.")
         raise _Unwritten("The record of this command could not be written, so nothing was sent.") from error
@@ -115,7 +120,8 @@ def _send(order: Order, record: ControlRecord) -> bool:
     trouble = ""
     try:
         # Never a second time: a command may have left although the connection broke.
-        replies = ask(current(), order.questions, timeout=REPLY_TIMEOUT)
+        wait = REPLY_TIMEOUT if KINDS[order.command.name].is_answered else UNANSWERED
+        replies = ask(current(), order.questions, timeout=wait)
     except Unreachable as error:
         trouble = str(error)
         if not error.sent:
@@ -125,6 +131,7 @@ def _send(order: Order, record: ControlRecord) -> bool:
             record.save()
             return False
     record.answered_at = time.time()
+    order.replies = replies
     record.replies = _outcomes(order, replies)
     if trouble:
         record.evidence = f"{trouble} The command may have been sent."
@@ -178,7 +185,7 @@ def _look_until_seen(order: Order, sent_at: float) -> Verdict:
         left = deadline - time.monotonic()
         seen: dict[str, Seen] = {}
         try:
-            seen = seen_on(workers, timeout=max(0.2, min(1.0, left)))
+            seen = seen_on(workers, max(0.2, min(1.0, left)), KINDS[order.command.name].looks)
         except Unreachable:
             log.info("The broker could not be asked while looking for the effect of a command.")
         verdict = judge(order, sent_at, seen)
@@ -198,10 +205,16 @@ def _complete(record: ControlRecord, verdict: Verdict, evidence: str) -> None:
 
 def evidence_of(record: ControlRecord, verdict: Verdict) -> str:
     """One sentence or two: who answered what, and what Umbel saw."""
-    first = _answers(record.replies)
+    kind = KINDS[record.command]
+    first = _answers(record.replies) if kind.is_answered else _sent_to(record.destinations, record.command)
     if record.evidence:
         first = record.evidence
-    return f"{first} {_sights(verdict.findings)}".strip()
+    return f"{first} {_sights(verdict.findings, 'tasks' if kind.on_tasks else 'workers')}".strip()
+
+
+def _sent_to(workers: list[str], command: str) -> str:
+    to = workers[0] if len(workers) == 1 else f"{len(workers)} workers"
+    return f"Sent to {to}; a {command} is never answered."
 
 
 def _answers(replies: list[dict[str, str]]) -> str:
@@ -219,7 +232,7 @@ def _answers(replies: list[dict[str, str]]) -> str:
     return ". ".join([text, *errors[:3]]) + "."
 
 
-def _sights(findings: list[Finding]) -> str:
+def _sights(findings: Sequence[Finding], what: str) -> str:
     if not findings:
         return ""
     if len(findings) == 1:
@@ -227,7 +240,7 @@ def _sights(findings: list[Finding]) -> str:
         return text if text.endswith(".") else f"{text}."
     seen = sum(1 for one in findings if one.grade is Grade.SEEN)
     if seen == len(findings):
-        return f"Umbel saw the effect on {'both' if seen == 2 else f'all {seen}'} tasks."
+        return f"Umbel saw the effect on {'both' if seen == 2 else f'all {seen}'} {what}."
     odd = next(one for one in findings if one.grade is not Grade.SEEN)
     return f"Umbel saw the effect on {seen} of {len(findings)}; {odd.target}: {odd.text}"
 

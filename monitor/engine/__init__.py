@@ -21,7 +21,7 @@ from monitor.broker import Broker
 from monitor.cluster import HOLD, Cluster
 from monitor.cluster.processes import accounted_since
 from monitor.deltas import FEED, topics
-from monitor.engine.parts import Parts, every
+from monitor.engine.parts import Parts, every, keeping
 from monitor.engine.rounds import GRACE, LIGHT_EVERY, SETTLE_EVERY, Ask, Rounds
 from monitor.engine.shedding import COARSE, COARSE_EVERY, LEVELS, LONG, LONG_EVERY, RAW, Shedding
 from monitor.engine.writer import Writer
@@ -61,6 +61,7 @@ class Options:
     publish: Callable[[Iterable[str]], None] = publish.publish
     clock: Callable[[], float] = time.time
     inspect_every: float = LIGHT_EVERY
+    keeper: Callable[[], int] | None = None  # looks after standing revokes, in a thread; how many stand
     end_grace: float = GRACE  # seconds from "no worker has it" to "end not seen"
     intake_limit: int = 100_000  # events that wait to become rows
     backlog_limit: int = 50_000  # records that wait to be written
@@ -172,6 +173,8 @@ class Engine:
             self._parts.keep("prune", every(PRUNE_EVERY, self._prune)),
             self._parts.keep("index", every(INDEX_EVERY, self._index)),
         ]
+        if self.options.keeper is not None:
+            working.append(self._parts.keep("keep", keeping(self.options.keeper)))
         try:
             await self._stopping.wait()
         finally:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import structlog
 
 from monitor.redact import Redactor
 
+KEEP_EVERY, LOOK_SHARE = 1.0, 10.0  # seconds between two looks, or so many times what one takes
 RESTART_MOST = 30.0  # seconds until a part that crashed runs again, at most
 
 log = structlog.get_logger(__name__)
@@ -59,5 +62,21 @@ def every(seconds: float, work: Callable[[], Awaitable[None]]) -> Part:
         while True:
             await work()
             await asyncio.sleep(seconds)
+
+    return for_ever
+
+
+def keeping(look: Callable[[], object]) -> Part:
+    """A part that looks in a thread of its own, once a second, and seldom when a look takes long."""
+
+    async def for_ever() -> None:
+        loop, thread = asyncio.get_running_loop(), ThreadPoolExecutor(1, "umbel-keeper")
+        try:
+            while True:
+                began = time.monotonic()
+                await loop.run_in_executor(thread, look)
+                await asyncio.sleep(max(KEEP_EVERY, LOOK_SHARE * (time.monotonic() - began)))
+        finally:
+            thread.shutdown(wait=False, cancel_futures=True)
 
     return for_ever

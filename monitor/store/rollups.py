@@ -22,7 +22,7 @@ KEPT_SECONDS = {10: 26 * 3600, 60: 8 * 86_400, 3600: 400 * 86_400, 86_400: 5 * 3
 # Wider slices are made of narrower ones, looked at for so long: (width, of, seconds).
 WIDER = ((3600, 60, 3 * 86_400), (86_400, 3600, 10 * 86_400))
 AT_ONCE = 6  # wider slices made in one go
-KEPT = 4_000  # histograms in memory
+KEPT = 800  # histograms in memory: those of the slices that still change, of a large cluster
 _SIZES = (60, 8, 1)  # rows of one statement; few sizes, so that they stay prepared
 
 T = TypeVar("T")
