@@ -11,7 +11,7 @@ from django.test import Client
 
 from dashboard import access, fragments
 from dashboard.fragments import Page
-from monitor.models import ControlRecord
+from monitor.models import ControlRecord, StandingRevoke
 
 pytestmark = pytest.mark.django_db
 
@@ -90,3 +90,17 @@ def test_what_was_selected_and_not_acted_on_is_counted(viewer: Client) -> None:
     assert "1 task revoked, verified" in toast and "1 of 1 seen" in toast
     assert "2 more were selected and not acted on: they had ended, or run already." in toast
     assert viewer.get(f"/audit/{one.pk}/").content.decode().count("not acted on</span>") == 2
+
+
+def test_a_record_of_a_revoke_says_what_still_stands_and_who_was_told_again(viewer: Client) -> None:
+    one = record(targets=["a", "b", "c"])
+    now = time.time()
+    StandingRevoke.objects.create(uuid="a", record=one, since=now, again=[["w3@h", now]])
+    StandingRevoke.objects.create(uuid="b", record=one, since=now, started_at=now)
+    StandingRevoke.objects.create(uuid="c", record=one, since=now, moot_at=now)
+    html = viewer.get(f"/audit/{one.pk}/").content.decode()
+    assert "It stands for 2 tasks</b> that have not ended" in html
+    assert "1 was started all the same" in html and "Sent again to w3@h" in html
+    StandingRevoke.objects.update(moot_at=now)
+    assert "It stands for no task any more" in viewer.get(f"/audit/{one.pk}/").content.decode()
+    assert "stands for" not in viewer.get(f"/audit/{record().pk}/").content.decode()

@@ -9,7 +9,7 @@ from typing import Any
 
 from dashboard.fragments import Page, Region, register
 from dashboard.queries import audit as queries
-from dashboard.queries import gaps
+from dashboard.queries import gaps, standing
 from monitor.deltas import CONTROLS, GAPS
 
 # What a span without ears means for this list: commands are recorded by Umbel, effects are heard.
@@ -61,7 +61,7 @@ def _record(page: Page) -> Mapping[str, Any]:
     ends = record.completed_at or time.time()
     blind = gaps.between(record.sent_at, ends) if record.sent_at else []
     shown = {"entry": entry, "record": record, "targets": targets, "workers": queries.workers_of(hosts)}
-    return {**shown, "blind": blind}
+    return {**shown, "blind": blind, "standing": standing.of_record(record.pk)}
 
 
 def _topics(page: Page) -> tuple[str, ...]:

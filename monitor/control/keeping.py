@@ -116,7 +116,10 @@ class Keeper:
                     if broken.update(started_at=started_at):
                         log.warning("a revoked task was started all the same", task=uuid)
         for part in _parts(over):
-            StandingRevoke.objects.filter(uuid__in=part, moot_at=None).update(moot_at=now)
+            ended = StandingRevoke.objects.filter(uuid__in=part, moot_at=None)
+            asked = set(ended.values_list("record_id", flat=True))
+            ended.update(moot_at=now)
+            _tell_of(asked)
         _open().filter(since__lt=now - LONGEST).update(moot_at=now)
         return waiting
 
@@ -157,11 +160,20 @@ class Keeper:
             return False
         if not any(reply.get("outcome") == "ok" for reply in record.replies):
             return False
+        asked: set[object] = set()
         for part in _parts(uuids):
             for one in StandingRevoke.objects.filter(uuid__in=part):
                 one.again = [*one.again, [hostname, now]][-REMEMBERED:]
                 one.save(update_fields=["again"])
+                asked.add(one.record_id)
+        _tell_of(asked)
         return True
+
+
+def _tell_of(records: Iterable[object]) -> None:
+    from monitor.publish import announce  # the channel layer is for those that have one
+
+    announce({f"control:{record}" for record in records})
 
 
 def _open() -> QuerySet[StandingRevoke]:

@@ -1,0 +1,29 @@
+"""What still stands of a revoke."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from monitor.models import StandingRevoke
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is left of a revoke. ``again``: the last times it was sent again, the newest first."""
+
+    tasks: int
+    started: int  # of them, all the same
+    again: list[tuple[str, float]]  # worker, Unix seconds
+
+
+def of_record(record: UUID) -> Standing | None:
+    """Of one command; None when no revoke of it is known."""
+    found = StandingRevoke.objects.filter(record=record)
+    rows = list(found.values_list("moot_at", "started_at", "again"))
+    if not rows:
+        return None
+    again = {(str(worker), float(at)) for *_, sent in rows for worker, at in sent}
+    stand = [row for row in rows if row[0] is None]
+    started = sum(row[1] is not None for row in stand)
+    return Standing(len(stand), started, sorted(again, key=lambda one: -one[1])[:5])
