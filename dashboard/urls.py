@@ -8,6 +8,7 @@ from dashboard import fragments
 from dashboard.api import health, metrics
 from dashboard.api import tasks as api_tasks
 from dashboard.api import workers as api_workers
+from dashboard.controls import queues as queue_controls
 from dashboard.controls import tasks as task_controls
 from dashboard.controls import workers as worker_controls
 from dashboard.views import accounts, audit, feed, overview, search, settings, tasks, workers
@@ -27,6 +28,8 @@ urlpatterns = [
     path("workers/<int:pk>/shrink/", worker_controls.shrink, name="worker-shrink"),
     path("workers/<int:pk>/autoscale/", worker_controls.autoscale, name="worker-autoscale"),
     path("workers/<int:pk>/enable-events/", worker_controls.enable_events, name="worker-enable-events"),
+    # Queues
+    path("queues/purge/", queue_controls.purge, name="queue-purge"),
     # What was done, and how fresh the picture is
     path("audit/", audit.audit, name="audit"),
     path("audit/<uuid:pk>/", audit.record, name="control-record"),

@@ -72,7 +72,7 @@ def _fleet(page: Page) -> Mapping[str, Any]:
 
 
 def _backlog(page: Page) -> Mapping[str, Any]:
-    return {"backlog": backlog_queries.current()}
+    return {"backlog": backlog_queries.current(), "may": access.can_control(page)}
 
 
 def _slowest(page: Page) -> Mapping[str, Any]:
@@ -103,7 +103,14 @@ register(
         Region("throughput-blind", _blind_note, (*EVER, FEED), "feed/_blind.html", every=1.0, sees=RANGE),
         Region("attention", _attention, (*EVER, FEED), "overview/_attention.html", every=1.0, sees=MAY),
         Region("fleet", _fleet, EVER, "overview/_fleet.html", every=0.5, sees=()),
-        Region("backlog", _backlog, EVER, "overview/_backlog.html", every=1.0, sees=()),
+        Region(
+            "backlog",
+            _backlog,
+            EVER,
+            "overview/_backlog.html",
+            every=1.0,
+            sees=("role", "read_only"),
+        ),
         Region("slowest", _slowest, EVER, "overview/_slowest.html", every=1.0, sees=()),
         Region("failures", _failures, (TASKS, CLOCK), "overview/_failures.html", every=1.0, sees=RANGE),
     ],

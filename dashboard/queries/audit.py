@@ -30,6 +30,7 @@ VERBS = {
     "pool_shrink": ("Shrinking pool of", "shrunk"),
     "autoscale": ("Setting autoscale of", "autoscale set"),
     "enable_events": ("Enabling events on", "events enabled"),
+    "purge": ("Purging", "purged"),
 }
 _TASKS = ("revoke", "terminate")
 _ANSWERED = re.compile(r"^(\S+|Both workers|All \d+ workers) answered\. ")
@@ -119,6 +120,7 @@ class Shown:
             "pool_shrink": "Shrink pool of",
             "autoscale": "Set autoscale of",
             "enable_events": "Enable events on",
+            "purge": "Purge",
         }.get(self.record.command, self.record.command)
 
     @property

@@ -11,6 +11,7 @@ from monitor.control.commands import SIGNALS, Actor, Command, Refused
 from monitor.control.inspecting import discover, held_by, inspect_worker, limits_in
 from monitor.control.keeping import Keeper
 from monitor.control.performing import perform, recover, refuse
+from monitor.control.purging import depth
 
 __all__ = [
     "SIGNALS",
@@ -22,6 +23,7 @@ __all__ = [
     "Refused",
     "Unreachable",
     "capabilities",
+    "depth",
     "discover",
     "held_by",
     "inspect_worker",

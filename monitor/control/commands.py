@@ -13,6 +13,7 @@ RATE_LIMIT, TIME_LIMIT = "rate_limit", "time_limit"
 ADD_CONSUMER, CANCEL_CONSUMER = "add_consumer", "cancel_consumer"
 ENABLE_EVENTS, DISABLE_EVENTS = "enable_events", "disable_events"
 PING, SHUTDOWN = "ping", "shutdown"
+PURGE = "purge"
 
 # Roles that may control; ``dashboard.access`` says who has them.
 MAY_CONTROL = ("operator", "admin")
@@ -39,14 +40,16 @@ class Actor:
 class Command:
     """What is asked.
 
-    ``targets`` are task uuids (revoke, terminate) or worker hostnames (the others). ``arguments``:
+    ``targets`` are task uuids (revoke, terminate), a queue (purge) or worker hostnames (the others).
+    ``arguments``:
 
     - terminate ``{"signal": "SIGTERM"}``;
     - pool_grow and pool_shrink ``{"n": 2}``, or ``{"to": 6}`` for the size to reach from whatever it is when
       it is sent; autoscale ``{"max": 8, "min": 2}``;
     - rate_limit ``{"task": "shop.add", "rate": "10/m"}``, "0" for none; time_limit ``{"task": "shop.add",
       "soft": 30, "hard": 60}``, seconds, "" for none, left out to stay as it is;
-    - add_consumer ``{"queue": "mail"}``; cancel_consumer the same, with ``"last": True`` for the last queue.
+    - add_consumer ``{"queue": "mail"}``; cancel_consumer the same, with ``"last": True`` for the last queue;
+    - purge ``{"count": 312}``, the messages that the operator was shown.
 
     ``destinations`` may be left empty: Umbel knows whom to ask.
     """

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monitor.control import commands as names
-from monitor.control import consumers, keeping, limits, pools, service, stopping
+from monitor.control import consumers, keeping, limits, pools, purging, service, stopping
+from monitor.control.asking import Reply
 from monitor.control.commands import MAY_CONTROL, MOST_IDS, UUID, Actor, Command, Refused
 from monitor.control.inspecting import LIMITS, QUEUES, Looks, Seen
 from monitor.control.orders import Order, to_workers
@@ -29,9 +30,11 @@ class Kind:
     order: Callable[[Command], Order] = to_workers
     arguments: Check = _nothing  # as they are recorded and sent; raises Refused
     looks: Looks = field(default_factory=dict)  # asked beside the tasks while its effect is looked for
-    on_tasks: bool = False  # its targets are ids of tasks
+    what: str = "worker"  # its targets are: tasks by id, workers by name, or a queue
     many: bool = False  # workers, in one command
     is_answered: bool = True
+    # What is done instead of asking workers; raises Unreachable.
+    act: Callable[[Order], list[Reply]] | None = None
     alone: bool = False  # one at a time on a worker, in this process
     # In the transaction that writes the record: what depends on other commands under way.
     settle: Callable[[Order, float], Order] | None = None
@@ -42,8 +45,8 @@ _RESIZE = Kind(pools.sized, pools.resize, pools.steps_of, alone=True, settle=poo
 _CONSUMER = Kind(consumers.consumed_as_asked, consumers.order, consumers.queue_of, looks=QUEUES, alone=True)
 _EVENTS = Kind(service.events, many=True)
 KINDS: Mapping[str, Kind] = {
-    names.REVOKE: Kind(stopping.revoked, stopping.revoke, on_tasks=True, stands=keeping.stand),
-    names.TERMINATE: Kind(stopping.terminated, stopping.terminate, stopping.signal_of, on_tasks=True),
+    names.REVOKE: Kind(stopping.revoked, stopping.revoke, what="task", stands=keeping.stand),
+    names.TERMINATE: Kind(stopping.terminated, stopping.terminate, stopping.signal_of, what="task"),
     names.GROW: _RESIZE,
     names.SHRINK: _RESIZE,
     names.AUTOSCALE: Kind(pools.sized, pools.resize, pools.limits_of, alone=True),
@@ -54,6 +57,9 @@ KINDS: Mapping[str, Kind] = {
     names.CANCEL_CONSUMER: _CONSUMER,
     names.ENABLE_EVENTS: _EVENTS,
     names.DISABLE_EVENTS: _EVENTS,
+    names.PURGE: Kind(
+        purging.emptied, purging.order, purging.shown, what="queue", act=purging.purge, alone=True
+    ),
     names.PING: Kind(service.answers, many=True),
     names.SHUTDOWN: Kind(service.stopped, many=True, is_answered=False),
 }
@@ -73,12 +79,12 @@ def checked(command: Command, actor: Actor) -> Command:
         raise Refused(
             f"{len(targets):,} are too many at once: a worker stalls over {MOST_IDS}. Select fewer."
         )
-    if kind.on_tasks:
+    if kind.what == "task":
         for uuid in targets:
             if not isinstance(uuid, str) or not UUID.fullmatch(uuid):
                 raise Refused(f"{str(uuid)[:60]!r} is not a task id.")
     elif len(targets) > 1 and not kind.many:
-        raise Refused(f"{command.name} is for one worker at a time; {len(targets)} were named.")
+        raise Refused(f"{command.name} is for one {kind.what} at a time; {len(targets)} were named.")
     arguments = kind.arguments(command.arguments)
     return Command(command.name, targets, arguments, tuple(command.destinations), command.reason[:500])
 

@@ -29,10 +29,11 @@ class Order:
     processes: frozenset[int] = frozenset()  # of the pool, before
     replies: list[Reply] = field(default_factory=list)  # once it has been sent
     to: int | None = None  # pool size to reach
+    asked: tuple[str, ...] = ()  # who is asked when no worker is
 
     @property
     def destinations(self) -> list[str]:
-        return sorted({worker for question in self.questions for worker in question.to or ()})
+        return sorted({*self.asked, *(worker for question in self.questions for worker in question.to or ())})
 
 
 def to_workers(command: Command, arguments: dict[str, Any] | None = None) -> Order:

@@ -120,8 +120,12 @@ def _send(order: Order, record: ControlRecord) -> bool:
     trouble = ""
     try:
         # Never a second time: a command may have left although the connection broke.
-        wait = REPLY_TIMEOUT if KINDS[order.command.name].is_answered else UNANSWERED
-        replies = ask(current(), order.questions, timeout=wait)
+        kind = KINDS[order.command.name]
+        if kind.act:
+            replies = kind.act(order)
+        else:
+            wait = REPLY_TIMEOUT if kind.is_answered else UNANSWERED
+            replies = ask(current(), order.questions, timeout=wait)
     except Unreachable as error:
         trouble = str(error)
         if not error.sent:
@@ -179,13 +183,15 @@ def _look_after(order: Order, identity: Any, sent_at: float) -> None:
 
 def _look_until_seen(order: Order, sent_at: float) -> Verdict:
     deadline = time.monotonic() + VERIFY_WITHIN
-    workers = set(order.destinations) | set(order.where.values())
+    kind = KINDS[order.command.name]
+    workers = set() if kind.act else set(order.destinations) | set(order.where.values())
     number = 0
     while True:
         left = deadline - time.monotonic()
         seen: dict[str, Seen] = {}
         try:
-            seen = seen_on(workers, max(0.2, min(1.0, left)), KINDS[order.command.name].looks)
+            if workers:
+                seen = seen_on(workers, max(0.2, min(1.0, left)), kind.looks)
         except Unreachable:
             log.info("The broker could not be asked while looking for the effect of a command.")
         verdict = judge(order, sent_at, seen)
@@ -209,7 +215,7 @@ def evidence_of(record: ControlRecord, verdict: Verdict) -> str:
     first = _answers(record.replies) if kind.is_answered else _sent_to(record.destinations, record.command)
     if record.evidence:
         first = record.evidence
-    return f"{first} {_sights(verdict.findings, 'tasks' if kind.on_tasks else 'workers')}".strip()
+    return f"{first} {_sights(verdict.findings, f'{kind.what}s')}".strip()
 
 
 def _sent_to(workers: list[str], command: str) -> str:
