@@ -34,6 +34,27 @@ def value(bucket: int) -> float:
     return exp(min(max(bucket, _LOWEST), _HIGHEST) * _WIDTH) * _MIDDLE
 
 
+def edge(bucket: int) -> float:
+    """Seconds below which every duration of this bucket, and of those before it, lies."""
+    return exp((min(max(bucket, _LOWEST), _HIGHEST) + 1) * _WIDTH)
+
+
+def beyond(histogram: Mapping[int, int], seconds: float) -> tuple[int, int]:
+    """How many samples are longer: for certain, and at most. What shares the bucket may be either."""
+    at = bucket(seconds)
+    certain = sum(count for index, count in histogram.items() if index > at)
+    return certain, certain + histogram.get(at, 0)
+
+
+def about_beyond(histogram: Mapping[int, int], seconds: float) -> float:
+    """How many samples are longer, about: those of its bucket are taken to lie evenly in it."""
+    certain, most = beyond(histogram, seconds)
+    if certain == most:
+        return float(certain)
+    left = (log(edge(bucket(seconds))) - log(max(seconds, SHORTEST))) / _WIDTH
+    return certain + (most - certain) * min(max(left, 0.0), 1.0)
+
+
 def add(histogram: Histogram, seconds: float, count: int = 1) -> None:
     """Count a duration, in place."""
     index = bucket(seconds)

@@ -9,11 +9,13 @@ from typing import Any
 from dashboard import access
 from dashboard.forms.tasks import SPANS, TaskFilter, task_filter
 from dashboard.fragments import Page, Region, register
+from dashboard.fragments.overview import CLOCK
 from dashboard.queries import gaps
 from dashboard.queries import task as one
 from dashboard.queries import tasks as many
 from dashboard.queries.distribution import distribution
 from dashboard.queries.matches import matches
+from dashboard.queries.running import going
 from dashboard.queries.workflow import workflow
 from dashboard.templatetags.umbel import state_name
 from dashboard.templatetags.words import clock
@@ -134,6 +136,10 @@ def _time_topics(page: Page) -> tuple[str, ...]:
     return (*_own(page), GAPS)
 
 
+def _running_topics(page: Page) -> tuple[str, ...]:
+    return (*_own(page), WORKERS, CLOCK)
+
+
 def _own(page: Page) -> tuple[str, ...]:
     return (f"task:{page.arg('uuid')}",)
 
@@ -156,6 +162,10 @@ def _time(page: Page) -> Mapping[str, Any]:
     return {**context, "blind": gaps.between(line.begin, min(line.end, now), now) if line else []}
 
 
+def _running(page: Page) -> Mapping[str, Any]:
+    return {"r": going(page.arg("uuid"), time.time())}
+
+
 def _flow(page: Page) -> Mapping[str, Any]:
     return {"flow": workflow(page.arg("uuid"), time.time())}
 
@@ -169,6 +179,8 @@ register(
     [
         Region("task-head", _detail, _topics, "tasks/_head.html", stamp=_stamp),
         Region("task-time", _time, _time_topics, "tasks/_time.html", stamp=_stamp),
+        # Its countdowns are of the server: they go on while anybody looks.
+        Region("task-running", _running, _running_topics, "tasks/_running.html", every=1.0),
         Region("task-failure", _detail, _own, "tasks/_failure.html", stamp=_stamp),
         Region("task-events", _detail, _own, "tasks/_events.html", stamp=_stamp),
         Region("task-usual", _usual, _own, "tasks/_usual.html", every=1.0, stamp=_stamp),

@@ -10,10 +10,11 @@ from django.db.models import Sum
 from django.urls import reverse
 from django.utils.html import format_html
 
-from dashboard.queries import backlog, shared, workers
+from dashboard.queries import backlog, shared, stuck, workers
 from dashboard.queries.backlog import QueueView
 from dashboard.queries.feed import Freshness, freshness
-from dashboard.queries.workers import Fleet, WorkerView, span
+from dashboard.queries.odds import counts_of, odds
+from dashboard.queries.workers import Fleet, Running, WorkerView, span
 from dashboard.templatetags.words import duration_text, number, percent, plain
 from monitor import models
 from monitor.records import STARTED
@@ -69,7 +70,7 @@ def attention(fleet: Fleet, queues: Sequence[QueueView], fresh: Freshness) -> li
         items += _worker(worker)
     if fresh.live or fresh.at is None:
         # Else a task whose end nobody heard would look stuck.
-        items += _stuck(fleet)
+        items += _stuck(fleet, queues)
         items += _broken_revokes(fleet.now)
         items += [_growing(queue, fleet.recent.span) for queue in queues if queue.grows]
         items += shared.reading("spikes", SPIKES, lambda: _spikes(fleet.now))
@@ -221,17 +222,18 @@ def _worker(worker: WorkerView) -> list[Item]:
     return items
 
 
-def _stuck(fleet: Fleet) -> list[Item]:
+def _stuck(fleet: Fleet, queues: Sequence[QueueView]) -> list[Item]:
     tasks = sorted((t for t in fleet.running if t.pace == "stuck"), key=lambda t: -t.elapsed)
     if not tasks:
         return []
     worst = tasks[0]
-    usual = worst.usual
     function = plain(worst.name).rpartition(".")[2] or "a task"
-    low, high = (duration_text(usual.p50), duration_text(usual.p95)) if usual else ("–", "–")
-    first = "Longest" if len(tasks) > 1 else "Running"
     text = format_html(
-        "{} <b>{}</b>; {} usually takes {} to {}.", first, duration_text(worst.elapsed), function, low, high
+        "{} <b>{}</b>; {}. {}",
+        "Longest" if len(tasks) > 1 else "Running",
+        duration_text(worst.elapsed),
+        _past(worst, function),
+        stuck.common(stuck.traits(t.uuid for t in tasks), fleet.online, len(queues)) if len(tasks) > 1 else "",
     )
     title = "1 task looks stuck" if len(tasks) == 1 else f"{len(tasks)} tasks look stuck"
     href = (
@@ -264,6 +266,17 @@ def _broken_revokes(now: float) -> list[Item]:
     )
     href = reverse("task", args=[uuid]) if many == 1 and uuid.strip("./") else _tasks_url(state="STARTED")
     return [Item(0, age, "failed", "s-failed", title, text, title[0].lower() + title[1:], href, "Review")]
+
+
+def _past(task: Running, function: str) -> str:
+    """How long runs of its name take."""
+    kind = models.TaskType.objects.filter(name=task.name).only("histogram").first()
+    usual = task.usual
+    found = odds(counts_of(kind.histogram), task.elapsed, usual.p95 if usual else 0.0) if kind else None
+    if found is not None:
+        return found.usually(function)
+    low, high = (duration_text(usual.p50), duration_text(usual.p95)) if usual else ("–", "–")
+    return f"{function} usually takes {low} to {high}"
 
 
 def _growing(queue: QueueView, length: float) -> Item:
