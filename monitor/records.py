@@ -201,6 +201,17 @@ class Accounting(msgspec.Struct):
         return self.received == self.applied + self.duplicate + self.malformed + self.ignored + self.dropped
 
 
+class Stalled(msgspec.Struct, frozen=True):
+    """A worker that is online and works nothing, though tasks wait for it."""
+
+    hostname: str
+    since: float  # our clock: from when on nothing was begun or run there while they waited
+    waiting: int
+    # Where they wait, of several the fullest; "": inside the worker, which has reserved them.
+    queue: str = ""
+    by_events: bool = False  # the broker does not tell a queue's depth
+
+
 class FeedRecord(msgspec.Struct):
     """How fresh and whole the picture is: the header's chip and the page that explains it."""
 
@@ -237,6 +248,10 @@ class FeedRecord(msgspec.Struct):
     waiting: int = 0  # events between reading and writing
     # What the last look back after a gap found, by kind ("ends read", "found waiting", …); see engine.rounds.
     looked_back: dict[str, int] = {}
+    stalled: list[Stalled] = []
+    # Messages in the queues of workers that rest, as the broker counted them, and when.
+    depths: dict[str, int] = {}
+    depths_at: float | None = None
 
 
 class Gap(msgspec.Struct):

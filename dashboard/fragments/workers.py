@@ -11,7 +11,7 @@ from dashboard.forms.workers import STATUSES, WorkerFilter, has
 from dashboard.fragments import Page, Region, register
 from dashboard.fragments.overview import CLOCK
 from dashboard.queries import feed as feed_queries
-from dashboard.queries import gaps
+from dashboard.queries import gaps, stalled
 from dashboard.queries import worker as queries
 from dashboard.queries import workers as worker_queries
 from dashboard.queries.unheard import unheard
@@ -40,14 +40,16 @@ def _workers(page: Page) -> Mapping[str, Any]:
     fleet = worker_queries.current()
     chosen = WorkerFilter.of(page.params)
     found = chosen.chosen(fleet)
+    fresh = feed_queries.freshness(fleet.now)
     return {
         "fleet": fleet,
+        "stalled": stalled.by_worker(fresh),
         "workers": found,
         "filter": chosen,
         "columns": [(*c, chosen.sorted_by(c[0]), chosen.direction(c[0])) for c in COLUMNS],
         "by_name": (chosen.sorted_by("name"), chosen.direction("name")),
         "by_heartbeat": (chosen.sorted_by("heartbeat"), chosen.direction("heartbeat")),
-        "feed": feed_queries.freshness(fleet.now),
+        "feed": fresh,
         "may": access.can_control(page),
     }
 
@@ -89,7 +91,9 @@ def _one(more: Callable[[Page, WorkerView], Mapping[str, Any]]) -> Callable[[Pag
 
 
 def _head(page: Page, view: WorkerView) -> Mapping[str, Any]:
+    stall = stalled.by_worker(feed_queries.freshness(view.now)).get(view.hostname)
     return {
+        "stall": f"{stalled.words(stall, view.now)} {stalled.remedy(view)}" if stall else "",
         "may": access.can_control(page),
         "host": view.hostname.partition("@")[2],
         "units": UNITS.get(view.row.pool, ("slot", "slots")),

@@ -10,14 +10,14 @@ from django.db.models import Sum
 from django.urls import reverse
 from django.utils.html import format_html
 
-from dashboard.queries import backlog, shared, stuck, workers
+from dashboard.queries import backlog, shared, stalled, stuck, workers
 from dashboard.queries.backlog import QueueView
 from dashboard.queries.feed import Freshness, freshness
 from dashboard.queries.odds import counts_of, odds
 from dashboard.queries.workers import Fleet, Running, WorkerView, span
 from dashboard.templatetags.words import duration_text, number, percent, plain
 from monitor import models
-from monitor.records import STARTED
+from monitor.records import STARTED, Stalled
 
 MOST = 7  # shown; then "and n more"
 SPIKE_WINDOW = 15 * 60.0
@@ -66,8 +66,9 @@ def current() -> list[Item]:
 def attention(fleet: Fleet, queues: Sequence[QueueView], fresh: Freshness) -> list[Item]:
     """All of it; when the picture itself is broken, that comes first and silent workers are not blamed."""
     items = [*_picture(fresh, fleet)]
+    stalls = stalled.by_worker(fresh)
     for worker in fleet.workers:
-        items += _worker(worker)
+        items += _worker(worker, stalls.get(worker.hostname), fleet.now)
     if fresh.live or fresh.at is None:
         # Else a task whose end nobody heard would look stuck.
         items += _stuck(fleet, queues)
@@ -149,7 +150,7 @@ def _picture(fresh: Freshness, fleet: Fleet) -> list[Item]:
     return []
 
 
-def _worker(worker: WorkerView) -> list[Item]:
+def _worker(worker: WorkerView, stall: Stalled | None, now: float) -> list[Item]:
     row, href = worker.row, reverse("worker", args=[worker.row.pk])
     name = plain(row.hostname)
     if worker.offline:
@@ -182,20 +183,17 @@ def _worker(worker: WorkerView) -> list[Item]:
     if not worker.online:
         return []
     items = []
-    if worker.size == 0:
-        text = "It takes tasks from the broker and runs none. Grow its pool."
+    if worker.size == 0 and (stall or row.autoscale_min != 0):
+        title = f"{name} has no pool process"
+        text = stalled.words(stall, now) if stall else "It takes tasks from the broker and runs none."
+        text = f"{text} {stalled.remedy(worker)}"
+        age = now - stall.since if stall else 0.0
+        items.append(Item(1, age, "failed", "s-failed", title, text, title, href, "Grow pool"))
+    elif stall:
+        title = f"{name} works nothing"
+        text = f"{stalled.words(stall, now)} {stalled.remedy(worker)}"
         items.append(
-            Item(
-                1,
-                0,
-                "failed",
-                "s-failed",
-                f"{name} has no pool process",
-                text,
-                f"{name} has no pool process",
-                href,
-                "Grow pool",
-            )
+            Item(1, now - stall.since, "failed", "s-failed", title, text, title, href, "Open worker")
         )
     if row.events_on is False:
         text = "It runs tasks and sends no task event, so they do not show here."
@@ -233,7 +231,9 @@ def _stuck(fleet: Fleet, queues: Sequence[QueueView]) -> list[Item]:
         "Longest" if len(tasks) > 1 else "Running",
         duration_text(worst.elapsed),
         _past(worst, function),
-        stuck.common(stuck.traits(t.uuid for t in tasks), fleet.online, len(queues)) if len(tasks) > 1 else "",
+        stuck.common(stuck.traits(t.uuid for t in tasks), fleet.online, len(queues))
+        if len(tasks) > 1
+        else "",
     )
     title = "1 task looks stuck" if len(tasks) == 1 else f"{len(tasks)} tasks look stuck"
     href = (

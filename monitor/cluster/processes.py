@@ -64,6 +64,7 @@ class Worker:
 
     __slots__ = (
         "accounts",
+        "idle_since",
         "inspect_at",
         "is_dirty",
         "last_pid",
@@ -96,6 +97,8 @@ class Worker:
         self.last_pid: int | None = None
         self.returns: deque[float] = deque(maxlen=8)  # when a process spoke again after another had
         self.reborn: list[tuple[int, float]] = []  # processes that began anew under their old pid, and when
+        # From when on its heartbeats say that nothing ran and nothing was begun; None: not so, or not known.
+        self.idle_since: float | None = None
         self.is_dirty = True
         self.shown_at = 0.0
         self.inspect_at: float | None = now  # when it is due to be asked
@@ -113,6 +116,13 @@ class Worker:
     def silent(self) -> int:
         """Tasks that it ran whose names send no events, by design."""
         return self.silent_before + sum(process.losses.silent for process in self.processes.values())
+
+    def rests(self, process: Process, active: int | None, processed: int | None) -> None:
+        """Take in a heartbeat before ``process`` does: whether it rested since it was last heard of."""
+        if active != 0 or processed is None or processed != process.processed:
+            self.idle_since = None
+        elif self.idle_since is None:
+            self.idle_since = process.heard_at
 
     def remember(self, starts: Mapping[int, list[Started]]) -> None:
         """Take over the accounts of its processes, with the starts by pid that history holds."""

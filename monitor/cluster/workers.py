@@ -59,6 +59,7 @@ class Workers:
             self._read(worker, process, event)
             self._offline(worker, "said goodbye", now)
         else:
+            worker.rests(process, event.active, event.processed)
             self._read(worker, process, event)
             self._revive(worker, process, now)
             self._heard(worker, process, event, now)
@@ -118,6 +119,7 @@ class Workers:
         self.connected_at = None
         self.has_reconnected = True
         for worker in self.known.values():
+            worker.idle_since = None
             for process in worker.processes.values():
                 process.losses.blind()
             if worker.record.status != "offline":
@@ -360,6 +362,7 @@ class Workers:
         if record.status != "offline":
             record.offline_at = now
         record.duplicate = False
+        worker.idle_since = None
         self._set(worker, "offline", reason)
 
     def _set(self, worker: Worker, status: str, reason: str) -> None:

@@ -350,6 +350,9 @@ class Engine:
             shed=dict(self._shedding.shed),
             waiting=self.cluster.waiting,
             looked_back=dict(self._rounds.looked_back),
+            stalled=list(self._rounds.stalls.found),
+            depths=dict(self._rounds.stalls.depths),
+            depths_at=self._rounds.stalls.depths_at,
         )
         if (output := getattr(self._source, "output", None)) is not None:
             self.feed.output_waiting, self.feed.output_limit = output.waiting, output.limit

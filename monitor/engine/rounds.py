@@ -15,6 +15,7 @@ import structlog
 from monitor.broker import Broker
 from monitor.cluster import Cluster
 from monitor.engine.lookback import LookBack
+from monitor.engine.stalls import Stalls
 from monitor.records import RECEIVED, STARTED, Gap, Inspection, Settled, TaskRecord
 
 log = structlog.get_logger(__name__)
@@ -100,6 +101,7 @@ class Rounds:
         self._threads = ThreadPoolExecutor(AT_ONCE, "umbel-inspect")
         self._free = asyncio.Semaphore(AT_ONCE)
         self._back = LookBack(cluster, broker, clock, self._call)
+        self.stalls = Stalls(cluster, broker, clock, self._call)
         self._runners: set[asyncio.Task[None]] = set()
 
     @property
@@ -133,6 +135,8 @@ class Rounds:
     async def look_around(self) -> None:
         """Start the looks that are due; they report to the cluster by themselves."""
         now = self.clock()
+        if self.stalls.is_due(now):
+            self._start(self.stalls.look())
         wanted = set(self.cluster.wants_inspection(now))
         for hostname in wanted:
             visit = self._visits.setdefault(hostname, _Visit(light_at=now))
