@@ -16,10 +16,11 @@ from dashboard.queries import tasks as many
 from dashboard.queries.distribution import distribution
 from dashboard.queries.matches import matches
 from dashboard.queries.running import going
+from dashboard.queries.waits import why_waiting
 from dashboard.queries.workflow import workflow
 from dashboard.templatetags.umbel import state_name
 from dashboard.templatetags.words import clock
-from monitor.deltas import GAPS, TASKS, WORKERS
+from monitor.deltas import FEED, GAPS, TASKS, WORKERS
 from monitor.models import Task
 from monitor.records import RETRY, STARTED, STATES, WAITING
 
@@ -166,6 +167,15 @@ def _running(page: Page) -> Mapping[str, Any]:
     return {"r": going(page.arg("uuid"), time.time())}
 
 
+def _waiting(page: Page) -> Mapping[str, Any]:
+    return {"why": why_waiting(page.arg("uuid"), time.time())}
+
+
+def _waiting_topics(page: Page) -> tuple[str, ...]:
+    # Not all tasks: what runs and waits beside it is looked at with the workers' heartbeats.
+    return (*_own(page), WORKERS, FEED, CLOCK)
+
+
 def _flow(page: Page) -> Mapping[str, Any]:
     return {"flow": workflow(page.arg("uuid"), time.time())}
 
@@ -181,6 +191,7 @@ register(
         Region("task-time", _time, _time_topics, "tasks/_time.html", stamp=_stamp),
         # Its countdowns are of the server: they go on while anybody looks.
         Region("task-running", _running, _running_topics, "tasks/_running.html", every=1.0),
+        Region("task-waiting", _waiting, _waiting_topics, "tasks/_waiting.html", every=2.0),
         Region("task-failure", _detail, _own, "tasks/_failure.html", stamp=_stamp),
         Region("task-events", _detail, _own, "tasks/_events.html", stamp=_stamp),
         Region("task-usual", _usual, _own, "tasks/_usual.html", every=1.0, stamp=_stamp),
