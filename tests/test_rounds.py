@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import pytest
+
 from monitor.cluster import Cluster
+from monitor.engine import rounds as engine_rounds
 from monitor.engine.rounds import CUT_AT, Rounds
 from monitor.events import event_from_dict
 from monitor.records import Inspection, Settled, TaskRecord
@@ -23,7 +26,7 @@ class Story:
         self.cluster = Cluster()
         self.cluster.connected(self.now)
         self.clock = 0
-        self.lists: dict[str, list[dict[str, Any]]] = {"active": [], "reserved": [], "scheduled": []}
+        self.lists: dict[str, list[Any]] = {"active": [], "reserved": [], "scheduled": []}
         self.holds: set[str] | None = set()  # None: it does not answer
         self.asked: list[list[str]] = []
         self.results: dict[str, Settled] = {}
@@ -107,6 +110,19 @@ def test_a_question_that_is_not_answered_says_nothing() -> None:
     story.run(lambda rounds: story.go_on(rounds, 30))
     assert len(story.asked) > 2
     assert story.rows["runs"].state == "STARTED"
+
+
+@pytest.mark.parametrize(("limit", "state"), [("rate_limit=1/m", "RECEIVED"), ("rate_limit=0", "LOST")])
+def test_a_task_that_a_rate_limit_holds_back_is_in_no_list_and_is_not_given_up(
+    limit: str, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_rounds, "RECEIVED_GRACE", 10.0)
+    story = Story()
+    story.beat()
+    story.say("task-received", "held", name="n")
+    story.lists["registered"] = [f"n [{limit}]"]
+    story.run(lambda rounds: story.go_on(rounds, 40))
+    assert story.rows["held"].state == state
 
 
 def test_thousands_that_wait_in_queues_hide_none_that_has_run() -> None:

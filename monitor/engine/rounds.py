@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from monitor import registered
 from monitor.broker import Broker
 from monitor.cluster import Cluster
 from monitor.engine.lookback import LookBack
@@ -294,12 +295,21 @@ class Rounds:
         if record.state == STARTED:
             patience = self.grace
         elif record.state == RECEIVED:
+            if self._is_limited(record):
+                return False
             patience = max(self.grace, RECEIVED_GRACE)
         else:
             return False
         if now - question.since < patience:
             return False
         return len(question.looks) > 1 or (record.state == STARTED and self._is_gone(record.worker, now))
+
+    def _is_limited(self, record: TaskRecord) -> bool:
+        """Whether it may wait for its turn by a rate limit: no list of its worker tells of such tasks."""
+        worker = self.cluster.workers.known.get(record.worker)
+        if worker is None or worker.record.status == "offline":
+            return False
+        return bool(registered.rate_limit(worker.record.details, record.name))
 
     def _is_gone(self, hostname: str, now: float) -> bool:
         worker = self.cluster.workers.known.get(hostname)
