@@ -301,18 +301,19 @@ def test_the_alarm_has_its_evidence_and_its_remedy() -> None:
     worker("b@h", size=0)
     worker("c@h")
     worker("d@h", size=0, autoscale_max=4, autoscale_min=0)
-    tell(Stalled("a@h", now - 75, 12, "pay"), Stalled("b@h", now - 12, 1))
+    tell(Stalled("a@h", now - 7200, 12, "pay"), Stalled("b@h", now - 10800, 1))
     found = {item.title: item.text for item in attention.current()}
     assert found == {
-        "a@h works nothing": "12 messages wait in pay and it has begun none for 1\u00a0min\u00a015\u00a0s. "
+        "a@h works nothing": "12 messages wait in pay and it has begun none for 2\u00a0h\u00a000\u00a0min. "
         "Its consumer did not come back: restart the worker.",
-        "b@h has no pool process": "It holds 1 reserved task and has begun none for 12\u00a0s. "
+        "b@h has no pool process": "It holds 1 reserved task and has "
+        "begun none for 3\u00a0h\u00a000\u00a0min. "
         "Grow its pool by one.",
     }
-    tell(Stalled("d@h", now - 12, 3, "pay", True))
+    tell(Stalled("d@h", now - 10800, 3, "pay", True))
     texts = [item.text for item in attention.current() if item.title.startswith("d@h")]
     assert texts == [
-        "3 tasks wait in pay, by events, and it has begun none for 12\u00a0s. "
+        "3 tasks wait in pay, by events, and it has begun none for 3\u00a0h\u00a000\u00a0min. "
         "Its autoscaler keeps no process: raise its limits, or restart the worker."
     ]
 

@@ -74,10 +74,10 @@ def test_the_attention_line_has_the_evidence_and_the_common_cause() -> None:
     worker("w3@host")
     worker("w4@host")
     for n in range(4):
-        task(f"u{n}", worker="w3@host", started_at=now - 900 - n, args=f"('acme', {n})")
+        task(f"u{n}", worker="w3@host", started_at=now - 7200 - n, args=f"('acme', {n})")
     (item,) = attention.current()
     assert item.title == "4 tasks look stuck"
-    assert "Longest <b>15\u00a0min\u00a003\u00a0s</b>; " in item.text
+    assert "Longest <b>2\u00a0h\u00a000\u00a0min</b>; " in item.text
     assert "all 100 runs of pay ended within about 2.0\u00a0s." in item.text
     assert "All 4 run on w3@host and have &#x27;acme&#x27; as first argument." in item.text
 
