@@ -27,7 +27,15 @@ urlpatterns = [
     path("workers/<int:pk>/grow/", worker_controls.grow, name="worker-grow"),
     path("workers/<int:pk>/shrink/", worker_controls.shrink, name="worker-shrink"),
     path("workers/<int:pk>/autoscale/", worker_controls.autoscale, name="worker-autoscale"),
+    path("workers/<int:pk>/rate-limit/", worker_controls.rate_limit, name="worker-rate-limit"),
+    path("workers/<int:pk>/time-limit/", worker_controls.time_limit, name="worker-time-limit"),
+    path("workers/<int:pk>/add-consumer/", worker_controls.add_consumer, name="worker-add-consumer"),
+    path("workers/<int:pk>/cancel-consumer/", worker_controls.cancel_consumer, name="worker-cancel-consumer"),
     path("workers/<int:pk>/enable-events/", worker_controls.enable_events, name="worker-enable-events"),
+    path("workers/<int:pk>/disable-events/", worker_controls.disable_events, name="worker-disable-events"),
+    path("workers/<int:pk>/restart-pool/", worker_controls.restart_pool, name="worker-restart-pool"),
+    path("workers/<int:pk>/ping/", worker_controls.ping, name="worker-ping"),
+    path("workers/<int:pk>/shutdown/", worker_controls.shutdown, name="worker-shutdown"),
     # Queues
     path("queues/purge/", queue_controls.purge, name="queue-purge"),
     # What was done, and how fresh the picture is

@@ -1,4 +1,4 @@
-"""Pool controls: who may, what is sent, and numbers that are refused before anything is."""
+"""Controls of a worker: who may, what is sent, and what is refused before anything is."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Command]:
         commands.append(command)
         return models.ControlRecord.objects.create(
             at=time.time(),
+            user_id=actor.user_id,
             username=actor.username,
             role=actor.role,
             command=command.name,
@@ -51,7 +52,7 @@ def operator(client: Client) -> Client:
     return client
 
 
-def post(client: Client, name: str, row: models.Worker, **data: Any) -> Any:
+def post(client: Client, name: str, row: models.Worker, /, **data: Any) -> Any:
     return client.post(reverse(name, args=[row.pk]), data)
 
 
@@ -110,21 +111,130 @@ def test_events_are_enabled_on_that_worker_only(
     assert [(c.name, c.targets) for c in sent] == [("enable_events", ("a@h",))]
 
 
-NAMES = ("worker-grow", "worker-shrink", "worker-autoscale", "worker-enable-events")
+@pytest.mark.parametrize(
+    ("name", "data", "command", "arguments"),
+    [
+        ("worker-ping", {}, "ping", {}),
+        ("worker-restart-pool", {}, "pool_restart", {}),
+        ("worker-disable-events", {}, "disable_events", {}),
+        ("worker-rate-limit", {"task": " shop.add ", "rate": "10/m"}, "rate_limit",
+         {"task": "shop.add", "rate": "10/m"}),
+        ("worker-rate-limit", {"task": "shop.add", "rate": "0"}, "rate_limit",
+         {"task": "shop.add", "rate": "0"}),
+        ("worker-rate-limit", {"task": "shop.add", "rate": "ab/x", "soft": "9"}, "rate_limit",
+         {"task": "shop.add", "rate": "ab/x"}),
+        ("worker-time-limit", {"task": "shop.add", "soft": "30", "hard": "60.5"}, "time_limit",
+         {"task": "shop.add", "soft": "30", "hard": "60.5"}),
+        ("worker-time-limit", {"task": "shop.add", "soft": "", "hard": "60", "rate": "1/s"}, "time_limit",
+         {"task": "shop.add", "hard": "60"}),
+        ("worker-time-limit", {"task": "shop.add", "soft": "0", "hard": "None"}, "time_limit",
+         {"task": "shop.add", "soft": "", "hard": ""}),
+        ("worker-time-limit", {"task": "shop.add", "soft": "soon"}, "time_limit",
+         {"task": "shop.add", "soft": "soon"}),
+        ("worker-add-consumer", {"queue": " mail\0 "}, "add_consumer", {"queue": "mail"}),
+        ("worker-cancel-consumer", {"queue": "mail"}, "cancel_consumer", {"queue": "mail"}),
+        ("worker-cancel-consumer", {"queue": "mail", "last": "yes"}, "cancel_consumer",
+         {"queue": "mail", "last": True}),
+        ("worker-shutdown", {"name": "a@h"}, "shutdown", {}),
+        ("worker-shutdown", {"name": " a@h\n"}, "shutdown", {}),
+    ],
+)  # fmt: skip
+def test_what_is_typed_is_sent_to_that_worker_only(  # noqa: PLR0917
+    operator: Client,
+    row: models.Worker,
+    sent: list[Command],
+    name: str,
+    data: dict[str, str],
+    command: str,
+    arguments: dict[str, Any],
+) -> None:
+    assert post(operator, name, row, **data, reason="to see").status_code == 302
+    assert [(c.name, c.targets, c.arguments, c.reason) for c in sent] == [
+        (command, ("a@h",), arguments, "to see")
+    ]
+
+
+def test_the_last_queue_is_asked_for_first(operator: Client, row: models.Worker, sent: list[Command]) -> None:
+    row.queues = ["mail"]
+    row.save()
+    html = post(operator, "worker-cancel-consumer", row, queue="mail").content.decode()
+    assert "Stop consuming mail on a@h?" in html and "only queue of this worker" in html
+    assert 'name="last"' in html and not sent
+    # Another one than it is known to consume is the engine's to refuse.
+    assert post(operator, "worker-cancel-consumer", row, queue="other").status_code == 302
+    assert post(operator, "worker-cancel-consumer", row, queue="mail", last="yes").status_code == 302
+    assert [c.arguments for c in sent] == [{"queue": "other"}, {"queue": "mail", "last": True}]
+
+
+def test_a_question_that_a_stale_button_gets_is_a_dialog(
+    operator: Client, row: models.Worker, sent: list[Command]
+) -> None:
+    row.queues = ["mail"]
+    row.save()
+    path = reverse("worker-cancel-consumer", args=[row.pk])
+    answer = operator.post(path, {"queue": "mail"}, headers={"HX-Request": "true"})
+    assert answer["HX-Retarget"] == "#dialog" and "<dialog" in answer.content.decode()
+    assert operator.get(path).status_code == 409
+    assert not sent
+
+
+@pytest.mark.parametrize("name", ["", " ", "a@H", "a@h2", "A@h", "yes", "<b>\0", "x" * 300])
+def test_a_wrong_name_shuts_nothing_down(
+    operator: Client, row: models.Worker, sent: list[Command], name: str
+) -> None:
+    answer = post(operator, "worker-shutdown", row, name=name)
+    html = answer.content.decode()
+    assert answer.status_code == 409 and "type a@h to shut it down" in html and "<b>”" not in html
+    assert not sent
+    ((command, targets, _, who, _),) = refused()
+    assert (command, targets, who) == ("shutdown", ["a@h"], "olga")
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_shutdown_without_a_name_asks_what_it_would_end(
+    operator: Client, row: models.Worker, sent: list[Command], method: str
+) -> None:
+    answer = getattr(operator, method)(reverse("worker-shutdown", args=[row.pk]))
+    assert answer.status_code == 200 and "Shut down a@h?" in answer.content.decode()
+    assert not sent and refused() == []
+
+
+def test_off_and_on_again_is_meant(operator: Client, row: models.Worker, sent: list[Command]) -> None:
+    for name in ("worker-disable-events", "worker-enable-events", "worker-disable-events"):
+        post(operator, name, row)
+    for name in ("worker-add-consumer", "worker-cancel-consumer", "worker-add-consumer"):
+        post(operator, name, row, queue="mail")
+    assert len(sent) == 6
+    post(operator, "worker-add-consumer", row, queue="mail")
+    post(operator, "worker-disable-events", row)
+    assert len(sent) == 6, "the same once more is a second click"
+    post(operator, "worker-add-consumer", row, queue="other")
+    assert len(sent) == 7
+
+
+ASKS = ("worker-cancel-consumer", "worker-shutdown")
+NAMES = (
+    "worker-grow", "worker-shrink", "worker-autoscale", "worker-rate-limit", "worker-time-limit",
+    "worker-add-consumer", "worker-enable-events", "worker-disable-events", "worker-restart-pool",
+    "worker-ping", *ASKS,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_viewer_a_stranger_a_get_and_read_only_send_nothing(
     client: Client, row: models.Worker, sent: list[Command], settings: Any, name: str
 ) -> None:
-    data = {"size": 9, "n": 1, "max": 4, "min": 1}
+    data = {"size": 9, "n": 1, "max": 4, "min": 1, "task": "shop.add", "rate": "1/s", "soft": "1"}
+    data |= {"queue": "mail", "last": "yes", "name": "a@h"}
     assert post(client, name, row, **data).status_code == 302
     client.force_login(access.create_user("vera", "viewer", "correct horse 9"))
     assert post(client, name, row, **data).status_code == 403
     client.force_login(access.create_user("olga", "operator", "correct horse 9"))
-    assert client.get(reverse(name, args=[row.pk])).status_code == 405
+    get = client.get(reverse(name, args=[row.pk]), data)
+    assert get.status_code == (200 if name in ASKS else 405)
     settings.UMBEL_READ_ONLY = True
     assert post(client, name, row, **data).status_code == 403
+    assert client.get(reverse(name, args=[row.pk]), data).status_code in (403, 405)
     settings.UMBEL_READ_ONLY = False
     assert client.post(reverse(name, args=[row.pk + 1]), data).status_code == 404
     assert not sent
@@ -161,6 +271,9 @@ def refused() -> list[tuple[Any, ...]]:
         ("worker-shrink", {"n": "-1"}, "pool_shrink", {"n": "-1"}),
         ("worker-shrink", {}, "pool_shrink", {"n": ""}),
         ("worker-autoscale", {"max": "2", "min": "9"}, "autoscale", {"max": "2", "min": "9"}),
+        ("worker-rate-limit", {"task": "a", "rate": " "}, "rate_limit", {"task": "a", "rate": " "}),
+        ("worker-time-limit", {"task": "a", "soft": ""}, "time_limit", {"task": "a", "soft": "", "hard": ""}),
+        ("worker-shutdown", {"name": "b@h"}, "shutdown", {"name": "b@h"}),
     ],
 )
 def test_what_is_refused_at_once_is_in_the_audit_log(  # noqa: PLR0917

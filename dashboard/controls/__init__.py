@@ -27,6 +27,8 @@ View = Callable[Concatenate[HttpRequest, P], HttpResponse]
 READ_ONLY = "Umbel was started with --read-only: every control is off. Nothing was sent."
 SAME = 3.0  # seconds in which the same command from the same person is a second click
 SIZES = ("pool_grow", "pool_shrink")
+# What undoes each other: whoever turns a thing off and on again within that time means it.
+OPPOSITES = (("add_consumer", "cancel_consumer"), ("enable_events", "disable_events"))
 
 
 def control(*, asks: bool = False) -> Callable[[View[P]], View[P]]:
@@ -128,16 +130,18 @@ def _second_click(request: HttpRequest, command: Command, asked_at: float) -> Co
     sized = command.name in SIZES
     if sized and "to" not in command.arguments:
         return None
+    kin = SIZES if sized else next((pair for pair in OPPOSITES if command.name in pair), (command.name,))
     since = asked_at - SAME
     recent = ControlRecord.objects.filter(
         Q(at__gt=since) | Q(answered_at__gt=since),
         user_id=request.user.pk or 0,
-        command__in=SIZES if sized else (command.name,),
+        command__in=kin,
     ).exclude(effect=ControlRecord.Effect.REFUSED)
     keys = ("to",) if sized else tuple(command.arguments)
     for record in recent.order_by("-at")[:20]:
         if list(record.targets) == list(dict.fromkeys(command.targets)):
             same = all(str(record.arguments.get(key)) == str(command.arguments[key]) for key in keys)
+            same = same and (sized or record.command == command.name)
             return record if same else None
     return None
 

@@ -1,15 +1,19 @@
-"""Pool controls of one worker: size, autoscale limits, events on."""
+"""Controls of one worker: its pool, its queues, limits of its tasks, its events, and its end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
 
 from dashboard.controls import actor, control, reason, send
-from dashboard.forms.workers import pool_number
+from dashboard.forms.workers import confirmed, pattern, pool_number, text, typed_limit
+from dashboard.queries import worker as queries
+from dashboard.queries import workers as worker_queries
+from dashboard.queries.leaving import leaving
 from monitor import control as control_engine
 from monitor import models
 from monitor.control import Command, Refused
@@ -40,9 +44,92 @@ def autoscale(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @control()
+def restart_pool(request: HttpRequest, pk: int) -> HttpResponse:
+    """Every pool process anew, each once its task has ended."""
+    return _send(request, get_object_or_404(models.Worker, pk=pk), "pool_restart", {})
+
+
+@control()
+def rate_limit(request: HttpRequest, pk: int) -> HttpResponse:
+    """How often this worker starts tasks of one name: "10/m", "5/s", "3", or "0" for no limit."""
+    worker = get_object_or_404(models.Worker, pk=pk)
+    task, rate = text(request.POST.get("task")), text(request.POST.get("rate"))
+    with _recorded(request, worker, "rate_limit", ("task", "rate")):
+        if not rate:
+            raise Refused("No rate was typed; give one such as 10/m, or 0 for no limit. Nothing was sent.")
+    return _send(request, worker, "rate_limit", {"task": task, "rate": rate})
+
+
+@control()
+def time_limit(request: HttpRequest, pk: int) -> HttpResponse:
+    """How long tasks of one name may run: what is left empty stays as it is, and 0 is no limit.
+
+    A field that nobody filled in must not lift the limit that holds now.
+    """
+    worker = get_object_or_404(models.Worker, pk=pk)
+    given = {key: text(request.POST.get(key)) for key in ("soft", "hard")}
+    limits = {key: typed_limit(value) for key, value in given.items() if value}
+    with _recorded(request, worker, "time_limit", ("task", "soft", "hard")):
+        if not limits:
+            raise Refused(
+                "No time limit was typed; give seconds for soft, hard or both, or 0 for no limit. "
+                "Nothing was sent."
+            )
+    return _send(request, worker, "time_limit", {"task": text(request.POST.get("task")), **limits})
+
+
+@control()
+def add_consumer(request: HttpRequest, pk: int) -> HttpResponse:
+    """One more queue that this worker takes tasks from."""
+    worker = get_object_or_404(models.Worker, pk=pk)
+    return _send(request, worker, "add_consumer", {"queue": text(request.POST.get("queue"))})
+
+
+@control(asks=True)
+def cancel_consumer(request: HttpRequest, pk: int) -> HttpResponse:
+    """No more tasks from a queue. When it is the worker's last, it asks first what that leaves."""
+    worker = get_object_or_404(models.Worker, pk=pk)
+    posted = request.method == "POST"
+    queue = text((request.POST if posted else request.GET).get("queue"))
+    if posted and "last" in request.POST:
+        return _send(request, worker, "cancel_consumer", {"queue": queue, "last": True})
+    if posted and worker.queues != [queue]:
+        return _send(request, worker, "cancel_consumer", {"queue": queue})
+    if not queue:
+        raise Refused("No queue was named. Nothing was sent.")
+    return _ask(request, worker, "cancel_consumer", title="Stop consuming", queue=queue)
+
+
+@control()
 def enable_events(request: HttpRequest, pk: int) -> HttpResponse:
     """Asks a worker that was started without -E to send its task events."""
     return _send(request, get_object_or_404(models.Worker, pk=pk), "enable_events", {})
+
+
+@control()
+def disable_events(request: HttpRequest, pk: int) -> HttpResponse:
+    """Asks it to send no more task events; one that was started with -E goes on."""
+    return _send(request, get_object_or_404(models.Worker, pk=pk), "disable_events", {})
+
+
+@control()
+def ping(request: HttpRequest, pk: int) -> HttpResponse:
+    """Whether it answers, and how soon."""
+    return _send(request, get_object_or_404(models.Worker, pk=pk), "ping", {})
+
+
+@control(asks=True)
+def shutdown(request: HttpRequest, pk: int) -> HttpResponse:
+    """A warm shutdown, after a look at what that ends, and by the worker's name: Umbel cannot undo it.
+
+    A POST without a name asks first, too.
+    """
+    worker = get_object_or_404(models.Worker, pk=pk)
+    if request.method == "POST" and "name" in request.POST:
+        with _recorded(request, worker, "shutdown", ("name",)):
+            confirmed(request.POST["name"], str(worker.hostname))
+        return _send(request, worker, "shutdown", {})
+    return _ask(request, worker, "shutdown", title="Shut down", pattern=pattern(str(worker.hostname)))
 
 
 def _resize(request: HttpRequest, pk: int, command: str) -> HttpResponse:
@@ -81,6 +168,29 @@ def _recorded(
         raise
 
 
-def _send(request: HttpRequest, worker: models.Worker, name: str, arguments: dict[str, int]) -> HttpResponse:
+def _ask(request: HttpRequest, worker: models.Worker, name: str, **shown: str) -> HttpResponse:
+    """What the command would do, and the form that sends it: in a dialog, or on a page of its own."""
+    view = worker_queries.one(worker.pk)
+    if view is None:
+        raise Http404("No worker of that number is known.")
+    context = {
+        **shown,
+        "form": FORMS[name],
+        "w": view,
+        "leaving": leaving(view),
+        "no": queries.why_not(view, name),
+    }
+    if request.headers.get("HX-Request") != "true":
+        return render(request, "workers/ask.html", context)
+    answer = render(request, "workers/_ask.html", context)
+    # The button may date from when the worker had other queues: then it awaits a toast.
+    answer["HX-Retarget"], answer["HX-Reswap"] = "#dialog", "innerHTML"
+    return answer
+
+
+FORMS = {"cancel_consumer": "workers/_cancel_consumer_form.html", "shutdown": "workers/_shutdown_form.html"}
+
+
+def _send(request: HttpRequest, worker: models.Worker, name: str, arguments: dict[str, Any]) -> HttpResponse:
     command = Command(name, (str(worker.hostname),), arguments, reason=reason(request))
     return send(request, [command])

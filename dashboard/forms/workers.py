@@ -1,4 +1,4 @@
-"""What the worker pages take: filters in the URL, and numbers for pools with errors that name the value."""
+"""What the worker pages take: filters in the URL, and what is typed, with errors that name the value."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from django.http import QueryDict
 
 from dashboard.queries.workers import Fleet, WorkerView
+from dashboard.templatetags.words import plain
 from monitor.control import Refused
 
 LARGEST = 500  # pool processes
@@ -105,6 +106,33 @@ def pool_number(value: str | None, what: str, least: int = 1) -> int:
     if number > LARGEST:
         raise Refused(f"{what} must be at most {LARGEST}; {number:,} is not. Nothing was sent.")
     return number
+
+
+def text(value: str | None) -> str:
+    """As it was typed, without what a paste brings along."""
+    return (value or "").replace("\0", "").strip()
+
+
+def typed_limit(value: str) -> str:
+    """Seconds of a time limit as they go to the worker: "" is no limit, for which people type 0 or none."""
+    return "" if value.casefold() in ("0", "0.0", "none") else value
+
+
+def confirmed(name: str, hostname: str) -> None:
+    """Refused unless the worker's name was typed, as it is or as the page shows it."""
+    given = text(name)
+    if not given:
+        raise Refused(f"The name was not typed; type {hostname} to shut it down. Nothing was sent.")
+    if given not in (text(hostname), text(plain(hostname))):
+        raise Refused(
+            f"“{given[:80]}” is not the name of this worker; type {hostname} to shut it down. "
+            "Nothing was sent."
+        )
+
+
+def pattern(hostname: str) -> str:
+    """For an input that takes just this name; the browser says so before the server has to."""
+    return re.sub(r"[\^$.*+?()[\]{}|/\\]", r"\\\g<0>", text(plain(hostname)))
 
 
 def _place(worker: WorkerView, key: str) -> tuple[float | str, ...]:

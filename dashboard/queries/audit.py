@@ -29,7 +29,15 @@ VERBS = {
     "pool_grow": ("Growing pool of", "grown"),
     "pool_shrink": ("Shrinking pool of", "shrunk"),
     "autoscale": ("Setting autoscale of", "autoscale set"),
+    "rate_limit": ("Setting rate limit on", "rate limit set"),
+    "time_limit": ("Setting time limits on", "time limits set"),
+    "add_consumer": ("Adding queue to", "queue added"),
+    "cancel_consumer": ("Stopping queue of", "queue stopped"),
+    "pool_restart": ("Restarting pool of", "pool restarted"),
     "enable_events": ("Enabling events on", "events enabled"),
+    "disable_events": ("Stopping events of", "events stopped"),
+    "ping": ("Pinging", "ping answered"),
+    "shutdown": ("Shutting down", "shut down"),
     "purge": ("Purging", "purged"),
 }
 _TASKS = ("revoke", "terminate")
@@ -119,14 +127,22 @@ class Shown:
             "pool_grow": "Grow pool of",
             "pool_shrink": "Shrink pool of",
             "autoscale": "Set autoscale of",
+            "rate_limit": "Set rate limit on",
+            "time_limit": "Set time limits on",
+            "add_consumer": "Add queue to",
+            "cancel_consumer": "Stop queue of",
+            "pool_restart": "Restart pool of",
             "enable_events": "Enable events on",
+            "disable_events": "Stop events of",
+            "ping": "Ping",
+            "shutdown": "Shut down",
             "purge": "Purge",
         }.get(self.record.command, self.record.command)
 
     @property
     def how(self) -> str:
-        """The arguments: "SIGTERM", "n 2"."""
-        return ", ".join(str(v) if k == "signal" else f"{k} {v}" for k, v in self.record.arguments.items())
+        """The arguments: "SIGTERM", "n 2", "queue imports, its last"."""
+        return ", ".join(_said(str(name), value) for name, value in self.record.arguments.items())
 
     @property
     def answered(self) -> int:
@@ -173,6 +189,14 @@ class Entries:
     rows: list[Shown]
     page: int
     more: bool
+
+
+def _said(name: str, value: object) -> str:
+    if name == "signal":
+        return str(value)
+    if name == "last":
+        return "its last" if str(value) == "True" else "not its last"
+    return f"{name} {value}" if str(value) not in ("", "None") else f"{name} none"
 
 
 def outcome(record: ControlRecord) -> Shown:

@@ -141,6 +141,16 @@ def can(view: WorkerView) -> Capabilities:
     return capabilities(view.row)
 
 
+def why_not(view: WorkerView, command: str) -> str:
+    """Why it cannot be asked for this, in a sentence; "" when it can."""
+    able = can(view)
+    try:
+        found = able.of(command)
+    except KeyError:
+        found = able.of("revoke")  # what every worker takes that can be heard
+    return "" if found.allowed else found.reason
+
+
 def started_with(view: WorkerView) -> int | None:
     """The concurrency it was started with: Celery never changes this number on prefork."""
     pool = _mapping(_mapping(_details(view).get("stats")).get("pool"))
