@@ -1,6 +1,6 @@
 // A number with plus and minus, and a button that says what it would do. The form posts without any of this.
 // [data-stepper] holds [data-step] buttons, a numeric input and [data-said]. The live region #worker-pool tells the
-// pool's size (data-size) and why it may not be changed now (data-no, data-scale-no).
+// pool's size (data-size) and why this and that may not be changed now (data-no, data-scale-no and others).
 import { $, $$ } from "./page.js";
 
 const pool = () => $("#worker-pool")?.dataset;
@@ -45,8 +45,8 @@ function allow(form, why) {
   if (why === undefined) return;
   for (const part of $$("input:not([type=hidden]), button", form)) part.disabled = why !== "";
   const reason = $("[data-why]", form);
-  if ($("span", reason).textContent !== why) $("span", reason).textContent = why;
-  reason.hidden = !why;
+  if (reason && $("span", reason).textContent !== why) $("span", reason).textContent = why;
+  if (reason) reason.hidden = !why;
   for (const effect of $$("[data-effect]", form)) effect.hidden = why !== "";
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from dashboard import access
@@ -14,6 +15,7 @@ from dashboard.queries import feed as feed_queries
 from dashboard.queries import gaps, stalled
 from dashboard.queries import worker as queries
 from dashboard.queries import workers as worker_queries
+from dashboard.queries.registered import registered
 from dashboard.queries.unheard import unheard
 from dashboard.queries.workers import WorkerView
 from monitor.deltas import FEED, GAPS, TASKS, WORKERS
@@ -97,7 +99,53 @@ def _head(page: Page, view: WorkerView) -> Mapping[str, Any]:
         "may": access.can_control(page),
         "host": view.hostname.partition("@")[2],
         "units": UNITS.get(view.row.pool, ("slot", "slots")),
+        **_acts(page, view),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A button of the head: the command, its URL, and why it cannot be pressed."""
+
+    command: str
+    url: str
+    label: str
+    icon: str
+    why_not: str
+    asks: bool = False
+
+
+# Command, URL, label, icon, and whether it asks first.
+ACTS = (
+    ("ping", "worker-ping", "Ping", "n-overview", False),
+    ("pool_restart", "worker-restart-pool", "Restart pool", "s-retry", False),
+    ("enable_events", "worker-enable-events", "Enable events", "a-eye", False),
+    ("disable_events", "worker-disable-events", "Stop events", "a-eye", False),
+    ("shutdown", "worker-shutdown", "Shut down…", "a-power", True),
+)
+
+
+def _acts(page: Page, view: WorkerView) -> Mapping[str, Any]:
+    """What can be done to the worker as a whole; nothing for who may not."""
+    if not access.can_control(page):
+        return {"acts": [], "reasons": []}
+    # Of the two that which makes sense; both while that is not known.
+    unfit = {True: "enable_events", False: "disable_events", None: ""}[view.row.events_on]
+    acts = [
+        Act(command, url, label, icon, queries.why_not(view, command), asks)
+        for command, url, label, icon, asks in ACTS
+        if command != unfit
+    ]
+    by_reason: dict[str, list[str]] = {}
+    for act in acts:
+        if act.why_not:
+            by_reason.setdefault(act.why_not, []).append(act.label.rstrip("…"))
+    # A reason that all of them share needs no names before it.
+    reasons = [
+        ("" if len(labels) == len(acts) else ", ".join(labels), why) for why, labels in by_reason.items()
+    ]
+    stops = any(act.command == "disable_events" and not act.why_not for act in acts)
+    return {"acts": acts, "reasons": reasons, "stops_events": stops}
 
 
 def _slots(page: Page, view: WorkerView) -> Mapping[str, Any]:
@@ -132,8 +180,18 @@ def _facts(page: Page, view: WorkerView) -> Mapping[str, Any]:
     return {"statistics": queries.statistics(view)}
 
 
+def _queues(page: Page, view: WorkerView) -> Mapping[str, Any]:
+    stop, add = (queries.why_not(view, name) for name in ("cancel_consumer", "add_consumer"))
+    # The form beneath has its own reason in sight; the same one need not stand there twice.
+    return {"may": access.can_control(page), "stop_no": stop, "stop_why": stop if stop != add else ""}
+
+
+def _limits(page: Page, view: WorkerView) -> Mapping[str, Any]:
+    return {"registered": registered(view), "may": access.can_control(page)}
+
+
 def pool(page: Page, view: WorkerView) -> Mapping[str, Any]:
-    """What may be asked of the pool, and by this reader."""
+    """What may be asked of the pool and of what hangs on it, and by this reader."""
     can = queries.can(view)
     if page.read_only:
         why = "Umbel was started with --read-only: every control is off."
@@ -142,7 +200,13 @@ def pool(page: Page, view: WorkerView) -> Mapping[str, Any]:
     else:
         why = ""
     resize = why or can.grow.reason
+    rate, times = (why or queries.why_not(view, name) for name in ("rate_limit", "time_limit"))
     return {
+        "add_no": why or queries.why_not(view, "add_consumer"),
+        "rate_no": rate,
+        "time_no": times,
+        # One reason for both need not stand there twice.
+        "limits_no": rate if rate == times else "",
         "resize_no": resize,
         "autoscale_no": why or can.autoscale.reason,
         "autoscaled": can.autoscale.allowed or view.row.autoscale_max is not None,
@@ -183,6 +247,8 @@ register(
         Region("worker-unheard", _one(_unheard), (WORKERS, GAPS), "workers/_unheard.html", every=1.0),
         Region("worker-settings", _one(_settings), (WORKERS,), "workers/_settings.html", every=5.0),
         Region("worker-pool", _one(pool), _topics(), "workers/_pool.html", every=0.5),
+        Region("worker-queues", _one(_queues), (WORKERS,), "workers/_queues.html", every=1.0),
+        Region("worker-limits", _one(_limits), (WORKERS,), "workers/_limits.html", every=2.0),
         Region("worker-facts", _one(_facts), (WORKERS,), "workers/_facts.html", every=1.0),
     ],
 )

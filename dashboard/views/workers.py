@@ -28,5 +28,11 @@ def worker(request: HttpRequest, pk: int) -> HttpResponse:
     view = queries.one(pk) if pk < 2**63 else None
     if view is None:
         raise Http404("No worker of that number is known.")
-    context = {"title": plain(view.hostname), "w": view, **pool(Page.of(request), view)}
+    page = Page.of(request)
+    context = {
+        "title": plain(view.hostname),
+        "w": view,
+        "may": access.can_control(page),
+        **pool(page, view),
+    }
     return render(request, "workers/detail.html", context)
