@@ -140,10 +140,16 @@ def _second_click(request: HttpRequest, command: Command, asked_at: float) -> Co
     keys = ("to",) if sized else tuple(command.arguments)
     for record in recent.order_by("-at")[:20]:
         if list(record.targets) == list(dict.fromkeys(command.targets)):
-            same = all(str(record.arguments.get(key)) == str(command.arguments[key]) for key in keys)
+            same = all(_plain(record.arguments.get(key)) == _plain(command.arguments[key]) for key in keys)
             same = same and (sized or record.command == command.name)
             return record if same else None
     return None
+
+
+def _plain(value: object) -> str:
+    """The log has 30.0 and "none" where 30 and nothing were typed."""
+    text = str(value).removesuffix(".0")
+    return "" if text == "none" else text
 
 
 def _back(request: HttpRequest) -> str:

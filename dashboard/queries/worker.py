@@ -143,11 +143,7 @@ def can(view: WorkerView) -> Capabilities:
 
 def why_not(view: WorkerView, command: str) -> str:
     """Why it cannot be asked for this, in a sentence; "" when it can."""
-    able = can(view)
-    try:
-        found = able.of(command)
-    except KeyError:
-        found = able.of("revoke")  # what every worker takes that can be heard
+    found = can(view).of(command)
     return "" if found.allowed else found.reason
 
 
