@@ -122,6 +122,19 @@ def test_an_offline_worker_says_so_once_beside_its_acts(client: Client) -> None:
         assert disabled(html, words), words
 
 
+def test_solo_and_beat_keep_what_they_can_do(client: Client) -> None:
+    html = page(client, worker("a@h", pool="solo", details={"conf": {"worker_pool_restarts": True}}))
+    for words in ("Ping", "Restart pool", "Shut down…", "Set rate", "Add queue"):
+        assert not disabled(html, words), words
+    html = page(client, worker("b@h", pool="solo", details={"conf": {}}))
+    assert disabled(html, "Restart pool") and "without worker_pool_restarts" in html
+    html = page(client, worker("c@h", is_beat=True, queues=["mail"]))
+    assert not disabled(html, "Ping")
+    for words in ("Restart pool", "Shut down…", "Set rate", "Add queue", "Stop consuming"):
+        assert disabled(html, words), words
+    assert "<b>Restart pool, Enable events, Stop events, Shut down:</b> c@h is celery beat" in html
+
+
 def test_without_an_inspection_nothing_is_made_up(client: Client) -> None:
     html = page(client, worker("a@h", pool="", size=None))
     assert "None known yet." in html

@@ -45,7 +45,7 @@ def autoscale(request: HttpRequest, pk: int) -> HttpResponse:
 
 @control()
 def restart_pool(request: HttpRequest, pk: int) -> HttpResponse:
-    """Every pool process anew, each once its task has ended."""
+    """Every pool process anew; what runs in them ends first."""
     return _send(request, get_object_or_404(models.Worker, pk=pk), "pool_restart", {})
 
 
