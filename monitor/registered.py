@@ -8,9 +8,19 @@ from typing import Any
 
 MOST = 5_000  # lines that Umbel keeps of one answer: a list of so many may have been cut
 
-_PAIR = re.compile(r"(\w+)=(\S+?)(?=[\s\]])")
+_PAIR = re.compile(r"(\w+)=(.*?)(?=\s+\w+=|$)", re.DOTALL)
 _RATE = re.compile(r"(\d+(?:\.\d+)?)(?:/([smh]))?")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parsed(line: object) -> tuple[str, dict[str, str]] | None:
+    """Name and attributes of one line; None when it names no task. What cannot be read is left out."""
+    if not isinstance(line, str):
+        return None
+    name, opened, rest = line.rpartition(" [")
+    if not opened or not rest.endswith("]"):
+        name, rest = line, "]"
+    return (name.strip(), dict(_PAIR.findall(rest[:-1]))) if name.strip() else None
 
 
 def names(details: Mapping[str, Any]) -> frozenset[str] | None:
@@ -18,15 +28,15 @@ def names(details: Mapping[str, Any]) -> frozenset[str] | None:
     listed = details.get("registered")
     if not isinstance(listed, list) or len(listed) >= MOST:
         return None
-    return frozenset(line.split(" ", 1)[0] for line in listed if isinstance(line, str))
+    return frozenset(found[0] for line in listed if (found := parsed(line)))
 
 
 def attributes(details: Mapping[str, Any], name: str) -> dict[str, str] | None:
     """What is set on a task name, as text; None when the worker did not list the name."""
     listed = details.get("registered")
     for line in listed if isinstance(listed, list) else ():
-        if isinstance(line, str) and line.split(" ", 1)[0] == name:
-            return dict(_PAIR.findall(line[len(name) :]))
+        if isinstance(line, str) and line.startswith(name) and (found := parsed(line)) and found[0] == name:
+            return found[1]
     return None
 
 
@@ -59,9 +69,8 @@ def limited(details: Mapping[str, Any]) -> frozenset[str]:
     if not isinstance(listed, list) or not _are_kept(details):
         return frozenset()
     # Few of many lines hold one.
-    lines = [line for line in listed if isinstance(line, str) and "rate_limit=" in line]
-    pairs = ((line.split(" ", 1)[0], dict(_PAIR.findall(line)).get("rate_limit")) for line in lines)
-    return frozenset(name for name, value in pairs if rate(value))
+    lines = [parsed(line) for line in listed if isinstance(line, str) and "rate_limit=" in line]
+    return frozenset(found[0] for found in lines if found and rate(found[1].get("rate_limit")))
 
 
 def _are_kept(details: Mapping[str, Any]) -> bool:

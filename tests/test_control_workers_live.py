@@ -50,7 +50,7 @@ def test_time_limits_keep_the_one_that_was_not_named_and_claim_no_more_than_is_t
     record = proved(ask("time_limit", worker, task="shop.nap", soft="30", hard="60"))
     assert record.effect == "partly", record.evidence
     assert (
-        "It says soft 30 s, hard 60 s, and will enforce that when its consumer starts again"
+        "It says soft 30 s, hard 60 s, and enforces that once it has connected to the broker anew"
         in record.evidence
     )
     record = proved(ask("time_limit", worker, task="shop.nap", soft="20"))

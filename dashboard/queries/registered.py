@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dashboard.queries.workers import WorkerView
 from dashboard.templatetags.words import duration_text
+from monitor import registered as told
 
 MOST_NAMES = 500  # offered by name
 MOST_ROWS = 40  # shown with their limits
 LONGEST = 32  # characters of one value
-_ATTRIBUTE = re.compile(r"(\w+)=(.*?)(?=\s+\w+=|$)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +66,15 @@ def registered(view: WorkerView) -> Registered:
 
 def parsed(line: Any) -> Limits | None:
     """One entry of the list; None when it names no task. What cannot be read is no limit."""
-    if not isinstance(line, str):
+    found = told.parsed(line)
+    if found is None:
         return None
-    name, opened, rest = line.rpartition(" [")
-    if not opened or not rest.endswith("]"):
-        name, rest = line, "]"
-    name = name.strip()
-    if not name:
-        return None
-    told = dict(_ATTRIBUTE.findall(rest[:-1]))
+    name, attributes = found
     return Limits(
         name,
-        _rate(told.get("rate_limit", "")),
-        _seconds(told.get("soft_time_limit", "")),
-        _seconds(told.get("time_limit", "")),
+        _rate(attributes.get("rate_limit", "")),
+        _seconds(attributes.get("soft_time_limit", "")),
+        _seconds(attributes.get("time_limit", "")),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from monitor.control.asking import Unreachable
 from monitor.control.capabilities import Can, Capabilities, capabilities
 from monitor.control.commands import SIGNALS, Actor, Command, Refused
-from monitor.control.inspecting import discover, held_by, inspect_worker, limits_in
+from monitor.control.inspecting import discover, held_by, inspect_worker
 from monitor.control.keeping import Keeper
 from monitor.control.performing import perform, recover, refuse
 from monitor.control.purging import depth
@@ -27,7 +27,6 @@ __all__ = [
     "discover",
     "held_by",
     "inspect_worker",
-    "limits_in",
     "perform",
     "recover",
     "refuse",

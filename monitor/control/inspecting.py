@@ -12,6 +12,7 @@ from monitor.broker import current
 from monitor.control.asking import Reply, look
 from monitor.records import Inspection
 from monitor.redact import DEFAULT
+from monitor.registered import parsed
 
 # Limits of what is kept of one reply.
 MOST_TASKS = 2_000
@@ -175,12 +176,7 @@ def queues_of(hostname: str, timeout: float = 2.0) -> set[str] | None:
 
 def limits_in(registered: Iterable[Any]) -> dict[str, dict[str, str]]:
     """Attributes by task name, from entries like ``shop.add [rate_limit=10/m time_limit=60.0]``."""
-    found = {}
-    for entry in registered:
-        name, _, rest = str(entry).partition(" [")
-        pairs = (pair.partition("=") for pair in rest.removesuffix("]").split())
-        found[name] = {key: value for key, equals, value in pairs if equals}
-    return found
+    return dict(found for entry in registered if (found := parsed(entry)))
 
 
 def pool_size(stats: dict[str, Any] | None) -> int | None:

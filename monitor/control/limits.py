@@ -90,7 +90,7 @@ def set_as_asked(order: Order, sent_at: float, seen: Mapping[str, Seen]) -> list
     text = ", ".join(f"{key} {'none' if value is None else f'{value:g} s'}" for key, value in times.items())
     if any(times[key] != sent[key] for key in _TIMES):
         return [Finding(worker, Grade.NOT, f"It says {text}")]
-    when = "will enforce that when its consumer starts again: after a restart, or a lost broker"
+    when = "enforces that once it has connected to the broker anew; a restart of the worker forgets it"
     return [Finding(worker, Grade.HALF, f"It says {text}, and {when}")]
 
 
@@ -116,7 +116,7 @@ def _seconds(value: Any, which: str) -> float | None:
     if not 0 < seconds <= LONGEST:
         raise Refused(
             f"{text[:40]!r} is not a {which} time limit: give seconds, more than 0 and at most a year, "
-            "or nothing for no limit."
+            "or 0 for no limit."
         )
     return seconds
 
