@@ -40,6 +40,7 @@ urlpatterns = [
     path("queues/purge/", queue_controls.purge, name="queue-purge"),
     # What was done, and how fresh the picture is
     path("audit/", audit.audit, name="audit"),
+    path("audit/export.<str:form>", audit.export, name="audit-export"),
     path("audit/<uuid:pk>/", audit.record, name="control-record"),
     path("feed/", feed.feed, name="feed"),
     path("settings/", settings.settings, name="settings"),

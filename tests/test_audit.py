@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -104,3 +107,49 @@ def test_a_record_of_a_revoke_says_what_still_stands_and_who_was_told_again(view
     StandingRevoke.objects.update(moot_at=now)
     assert "It stands for no task any more" in viewer.get(f"/audit/{one.pk}/").content.decode()
     assert "stands for" not in viewer.get(f"/audit/{record().pk}/").content.decode()
+
+
+def test_the_log_is_narrowed_by_what_and_by_a_whole_target(viewer: Client) -> None:
+    grown = record(command="pool_grow", targets=["w1@h"])
+    other = record(command="pool_grow", targets=["w1@h.example"])
+    html = viewer.get("/audit/?what=pool_grow&target=w1@h").content.decode()
+    assert str(grown.pk) in html and str(other.pk) not in html
+    assert str(other.pk) in viewer.get("/audit/?what=pool_grow").content.decode()
+    assert "No entry matches" in viewer.get("/audit/?what=purge").content.decode()
+    assert viewer.get("/audit/?what=%00&target=%00%22%5c").status_code == 200
+
+
+def test_what_the_filters_leave_is_a_file(viewer: Client) -> None:
+    record(username="ada", reason="=HYPERLINK(1)", arguments={"signal": "SIGTERM"}, at=1_790_000_000.0)
+    record(username="bob", reason='ünïcode, "quoted"\nlines')
+    answer = viewer.get("/audit/export.csv?who=ada&page=7")
+    assert answer["Content-Disposition"] == 'attachment; filename="umbel-audit.csv"'
+    (line,) = list(csv.DictReader(io.StringIO(answer.content.decode())))
+    assert (line["username"], line["at"]) == ("ada", "2026-09-21T14:13:20+00:00")
+    assert line["reason"] == "'=HYPERLINK(1)", "no spreadsheet works it out"
+    assert json.loads(line["arguments"]) == {"signal": "SIGTERM"}
+    answer = viewer.get("/audit/export.jsonl")
+    lines = [json.loads(one) for one in answer.content.decode().splitlines()]
+    assert [one["username"] for one in lines] == ["bob", "ada"]
+    assert lines[0]["reason"] == 'ünïcode, "quoted"\nlines'
+    assert viewer.get("/audit/export.xlsx").status_code == 404
+    html = viewer.get("/audit/?who=ada&page=2").content.decode()
+    assert 'href="/audit/export.csv?who=ada"' in html
+
+
+def test_a_file_that_would_be_too_long_is_refused_and_not_cut(
+    viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dashboard.queries.exports.MOST", 2)
+    for _ in range(3):
+        record()
+    answer = viewer.get("/audit/export.csv")
+    assert (
+        answer.status_code == 413 and "3 entries match, and a file holds 2 at most" in answer.content.decode()
+    )
+
+
+def test_a_stranger_gets_no_file(client: Client) -> None:
+    record(reason="secret plan")
+    answer = client.get("/audit/export.csv")
+    assert answer.status_code == 302 and b"secret" not in answer.content

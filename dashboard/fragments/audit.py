@@ -16,30 +16,38 @@ from monitor.deltas import CONTROLS, GAPS
 ONLY_EFFECTS = "Every command is here; its effect may not have been seen."
 
 
-def asked(page: Page) -> dict[str, Any]:
+def asked(page: Page) -> queries.Asked:
     """The filters as they stand in the URL; what is not known is left out."""
     params = page.params
-    number = params.get("page", "1")
-    return {
-        "effects": [e for e in dict.fromkeys(params.getlist("effect")) if e in queries.EFFECTS],
-        "who": params.get("who", "").replace("\x00", "")[:150],
-        "q": params.get("q", "").replace("\x00", "").strip()[:200],
-        "page": max(1, int(number)) if number.isascii() and number.isdigit() and len(number) < 5 else 1,
-    }
+
+    def text(name: str, most: int) -> str:
+        return params.get(name, "").replace("\x00", "").strip()[:most]
+
+    effects = tuple(e for e in dict.fromkeys(params.getlist("effect")) if e in queries.EFFECTS)
+    what = params.get("what", "")
+    return queries.Asked(
+        effects, text("who", 150), what if what in queries.VERBS else "", text("target", 255), text("q", 200)
+    )
+
+
+def number(page: Page) -> int:
+    """Of the page of the log, from 1."""
+    given = page.params.get("page", "1")
+    return max(1, int(given)) if given.isascii() and given.isdigit() and len(given) < 5 else 1
 
 
 def _log(page: Page) -> Mapping[str, Any]:
     filters = asked(page)
-    entries = queries.entries(**filters)
+    entries = queries.entries(filters, number(page))
     blind = gaps.among([entry.record.at for entry in entries.rows], newest=entries.page == 1)
     rows = [(blind.get(place, []), entry) for place, entry in enumerate(entries.rows)]
     shown = {"entries": entries, "rows": rows, "last": blind.get(len(rows), []), "only_effects": ONLY_EFFECTS}
-    return {"asked": filters, **shown, **_links(page, filters["page"])}
+    return {"asked": filters, **shown, **_links(page, entries.page)}
 
 
-def _links(page: Page, number: int) -> dict[str, str]:
+def _links(page: Page, place: int) -> dict[str, str]:
     links = {}
-    for name, to in (("older", number + 1), ("newer", number - 1)):
+    for name, to in (("older", place + 1), ("newer", place - 1)):
         params = page.params.copy()
         params["page"] = str(to)
         links[name] = params.urlencode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from dataclasses import dataclass
@@ -204,10 +205,25 @@ def outcome(record: ControlRecord) -> Shown:
     return Shown(record)
 
 
-def entries(effects: list[str], who: str, q: str, page: int) -> Entries:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The filters of the log; empty for all."""
+
+    effects: tuple[str, ...] = ()
+    who: str = ""
+    what: str = ""  # command
+    target: str = ""  # a task's id, a worker or a queue, whole
+    q: str = ""  # any text
+
+    @property
+    def narrowed(self) -> bool:
+        return bool(self.effects or self.who or self.what or self.target or self.q)
+
+
+def entries(asked: Asked, page: int) -> Entries:
     """Newest first."""
     start = (page - 1) * ROWS
-    found = list(_matching(effects, who, q).order_by("-at", "-pk")[start : start + ROWS + 1])
+    found = list(matching(asked)[start : start + ROWS + 1])
     single = [r.targets[0] for r in found if r.command in _TASKS and len(r.targets) == 1]
     names = names_of(single)
     rows = [Shown(r, names.get(r.targets[0], "") if r.targets else "") for r in found[:ROWS]]
@@ -243,15 +259,21 @@ def names_of(uuids: list[str]) -> dict[str, str]:
     return dict(Task.objects.filter(uuid__in=uuids).values_list("uuid", "name"))
 
 
-def _matching(effects: list[str], who: str, q: str) -> QuerySet[ControlRecord]:
-    records = ControlRecord.objects.all()
-    if effects:
-        records = records.filter(effect__in=effects)
-    if who:
-        records = records.filter(username=who)
-    if q:
+def matching(asked: Asked) -> QuerySet[ControlRecord]:
+    """The records, newest first."""
+    records = ControlRecord.objects.order_by("-at", "-pk")
+    if asked.effects:
+        records = records.filter(effect__in=asked.effects)
+    if asked.who:
+        records = records.filter(username=asked.who)
+    if asked.what:
+        records = records.filter(command=asked.what)
+    if asked.target:
+        # A list in JSON: the quotes make it a whole one.
+        records = records.filter(targets__icontains=json.dumps(asked.target))
+    if asked.q:
         fields = ("username", "reason", "evidence", "targets", "command", "destinations")
-        records = records.filter(reduce(or_, (Q(**{f"{name}__icontains": q}) for name in fields)))
+        records = records.filter(reduce(or_, (Q(**{f"{name}__icontains": asked.q}) for name in fields)))
     return records
 
 

@@ -12,6 +12,7 @@ from dashboard import access
 from dashboard.fragments import Page
 from dashboard.fragments.audit import asked
 from dashboard.queries import audit as queries
+from dashboard.queries import exports
 
 
 @access.viewer
@@ -20,9 +21,34 @@ def audit(request: HttpRequest) -> HttpResponse:
     """The log, newest first."""
     filters = asked(Page.of(request))
     counts = queries.effect_counts()
-    chips = [(e, s, w, counts.get(e, 0), e in filters["effects"]) for e, (s, w) in queries.EFFECTS.items()]
+    chips = [(e, s, w, counts.get(e, 0), e in filters.effects) for e, (s, w) in queries.EFFECTS.items()]
     context = {"title": "Audit log", "asked": filters, "chips": chips, "people": queries.people()}
+    context["commands"] = sorted(queries.VERBS)
+    params = request.GET.copy()
+    params.pop("page", None)
+    context["query"] = params.urlencode()
     return render(request, "audit/audit.html", context)
+
+
+@access.viewer
+@require_safe
+def export(request: HttpRequest, form: str) -> HttpResponse:
+    """All that the filters leave, as a file: CSV or JSON Lines, newest first."""
+    written = exports.FORMS.get(form)
+    if written is None:
+        raise Http404
+    found = queries.matching(asked(Page.of(request)))
+    count = found.count()
+    if count > exports.MOST:
+        text = (
+            f"{count:,} entries match, and a file holds {exports.MOST:,} at most. "
+            "Choose a person, a command, an effect or a target."
+        )
+        context = {"title": "Too many entries", "head": "Too many entries for one file.", "text": text}
+        return render(request, "audit/refused.html", context, status=413)
+    answer = HttpResponse(written.body(found.iterator(chunk_size=500)), content_type=written.content_type)
+    answer["Content-Disposition"] = f'attachment; filename="umbel-audit.{form}"'
+    return answer
 
 
 @access.viewer
