@@ -15,6 +15,8 @@ from django.contrib.auth.models import AnonymousUser, Group, User
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
+from django.db.models.signals import m2m_changed
+from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import resolve_url
 
@@ -41,8 +43,20 @@ def role(user: User | AnonymousUser | None) -> str:
         return ""
     if user.is_superuser:
         return "admin"
-    held = set(user.groups.values_list("name", flat=True))
-    return next((name for name in reversed(ROLES) if name in held), "")
+    # Asked several times for one page; each request and each look at a session reads its user anew.
+    known: str | None = vars(user).get(_ROLE)
+    if known is None:
+        held = set(user.groups.values_list("name", flat=True))
+        known = vars(user)[_ROLE] = next((name for name in reversed(ROLES) if name in held), "")
+    return known
+
+
+_ROLE = "_umbel_role"
+
+
+@receiver(m2m_changed, sender=User.groups.through)
+def _forget_role(instance: object, **_: object) -> None:
+    vars(instance).pop(_ROLE, None)
 
 
 def allows(held: str, needed: str) -> bool:

@@ -19,7 +19,7 @@ OPEN = {"sign-in", "sign-in-link", "sign-out"} | HEALTH
 ADMIN = {"users", "user-add", "user-change"}
 # For programs: these answer with a status and a line of text, where pages send people to sign in.
 PROGRAMS = {"metrics"} | {p.name for p in PATTERNS if (p.name or "").startswith("api-")}
-VALUES = {"pk": 1, "uuid": "no-such-task", "token": "no-such-token"}
+VALUES = {"pk": 1, "uuid": "no-such-task", "token": "no-such-token", "form": "csv"}
 
 
 def address(pattern: URLPattern) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from django import template
@@ -127,16 +128,24 @@ def named_state(name: str | None, eta: float | None = None, pace: str = "") -> t
 @register.simple_tag
 def when(at: float | None, text: str = "", look: str = "") -> SafeString:
     """A moment: relative in words (ticking in the browser), absolute in its title. Unix seconds in."""
+    opened = _opened(at, look, bool(text))
+    if at is None or not opened:
+        return format_html('<span class="dim">{}</span>', UNKNOWN if at is None else "unreadable time")
+    return format_html("{}{}</time>", opened, text or ago(at))
+
+
+@lru_cache(maxsize=8192)
+def _opened(at: float | None, look: str, fixed: bool) -> SafeString:
+    """The tag before the words; "" for what is no time. Lists show the same moments again and again."""
     moment = date_of(at)
     if moment is None or at is None:
-        return format_html('<span class="dim">{}</span>', UNKNOWN if at is None else "unreadable time")
+        return SafeString("")
     return format_html(
-        '<time{} datetime="{}" title="{}"{}>{}</time>',
+        '<time{} datetime="{}" title="{}"{}>',
         format_html(' class="{}"', look) if look else "",
         moment.isoformat(timespec="milliseconds"),
         stamp(at),
-        "" if text else format_html(' data-age="{}"', f"{at:.3f}"),
-        text or ago(at),
+        "" if fixed else format_html(' data-age="{}"', f"{at:.3f}"),
     )
 
 
