@@ -249,7 +249,8 @@ class Hub:
             self._gathered_at = self._gathered_at or time.monotonic()
         for outbox in readers:
             outbox.put(live.frame)
-            outbox.urgent |= self._is_fast(live)
+            # Who has just come is not kept waiting for what was drawn a moment after the rest.
+            outbox.urgent |= self._is_fast(live) or outbox in live.newcomers
         self.counts.sent += len(readers)
         self._unsent |= readers
         live.newcomers = set()
