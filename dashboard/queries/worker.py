@@ -130,7 +130,7 @@ def statistics(view: WorkerView) -> list[tuple[str, str]]:
     if isinstance(registered, list):
         found.append(("Registered tasks", number(len(registered))))
     if row.drift is not None and math.isfinite(row.drift):
-        found.append(("Clock drift", f"{row.drift:+,.2f}\u00a0s"))
+        found.append(("Clock drift", f"{round(row.drift, 2) + 0.0:+,.2f}\u00a0s"))
     found.append(("Heartbeat every", duration_text(row.freq)))
     found.append(("Events missed", number(row.missed)))
     return found
