@@ -120,6 +120,22 @@ def test_autoscale_is_set_where_it_is_on_and_refused_where_it_is_not(
     expect(page.get_by_role("textbox", name="Size")).to_be_disabled()
 
 
+def test_a_queue_is_purged_from_the_overview_when_its_name_is_typed(product: Product, signed_in: Any) -> None:
+    for _ in range(7):
+        shop(product.broker).send_task("shop.add", (1, 2), queue="nobody.reads")
+    page = signed_in()
+    page.goto("/")
+    page.get_by_role("link", name="Purge nobody.reads").click(timeout=10_000)
+    dialog = page.locator("dialog[open]")
+    expect(dialog).to_contain_text("7 waiting messages are deleted")
+    dialog.locator("input[name=typed]").fill("nobody")
+    dialog.get_by_role("button", name="Purge 7 tasks").click()
+    assert dialog.locator("input[name=typed]:invalid").count() == 1, "the browser says so, and asks on"
+    dialog.locator("input[name=typed]").fill("nobody.reads")
+    dialog.get_by_role("button", name="Purge 7 tasks").click()
+    expect(page.locator("#toasts")).to_contain_text("7 messages deleted; none waits now", timeout=15_000)
+
+
 def test_a_viewer_sees_everything_and_can_do_nothing(product: Product, signed_in: Any) -> None:
     task = shop(product.broker).send_task("shop.nap", [5], queue="pre")
     page = signed_in("vera")

@@ -6,6 +6,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from dashboard.controls import control, reason, send
+from dashboard.forms.workers import pattern
 from dashboard.queries import purging
 from monitor.control import Command, Refused
 
@@ -25,6 +26,6 @@ def purge(request: HttpRequest) -> HttpResponse:
             )
         arguments = {"count": request.POST.get("count", "")}
         return send(request, [Command("purge", (queue,), arguments, reason=reason(request))])
-    context = {"title": "Purge", "hit": purging.hit(queue)}
+    context = {"title": "Purge", "hit": purging.hit(queue), "pattern": pattern(queue)}
     fragment = request.headers.get("HX-Request") == "true"
     return render(request, "queues/_purge.html" if fragment else "queues/purge.html", context)
