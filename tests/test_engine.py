@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,10 +17,11 @@ import msgspec
 import pytest
 from django.db import connection
 
+from bench.report import rss
 from monitor import engine as engine_module
 from monitor import models
 from monitor.deltas import Record
-from monitor.engine import Engine, Options
+from monitor.engine import Engine, Options, parts
 from monitor.engine.rounds import CUT_AT, listed
 from monitor.engine.writer import Writer
 from monitor.events import Decoded, Event, event_from_dict
@@ -456,3 +459,12 @@ def test_while_the_database_is_locked_the_batch_waits_and_is_told_of(watch: Call
         holder.close()
     until_state("b", "SUCCESS", timeout=20)
     wait_until(lambda: feed().store_failures >= 1 and not feed().store_error)
+
+
+def test_freed_memory_goes_back_to_the_system() -> None:
+    held = [bytes(100_000) for _ in range(500)]
+    keep = held[::50]  # holes, not an end that goes back by itself
+    del held
+    before = rss(os.getpid())
+    assert parts.give_back() or sys.platform != "linux"
+    assert rss(os.getpid()) <= before and keep

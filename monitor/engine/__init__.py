@@ -21,7 +21,7 @@ from monitor.broker import Broker
 from monitor.cluster import HOLD, Cluster
 from monitor.cluster.processes import accounted_since
 from monitor.deltas import FEED, topics
-from monitor.engine.parts import Parts, every, keeping
+from monitor.engine.parts import Parts, every, give_back, keeping
 from monitor.engine.rounds import GRACE, LIGHT_EVERY, SETTLE_EVERY, Ask, Rounds
 from monitor.engine.shedding import COARSE, COARSE_EVERY, LEVELS, LONG, LONG_EVERY, RAW, Shedding
 from monitor.engine.writer import Writer
@@ -376,6 +376,7 @@ class Engine:
             await asyncio.sleep(TICK)
         if total:
             log.info("history pruned", rows=total)
+        await asyncio.to_thread(give_back)
 
     async def _index(self) -> None:
         """Words for the search, in the time that is left: a loaded engine lags here first."""
