@@ -43,7 +43,7 @@ def attributes(details: Mapping[str, Any], name: str) -> dict[str, str] | None:
 def seconds(value: object) -> float | None:
     """A limit in seconds; None for none, which Celery also writes as 0."""
     try:
-        found = float(value)  # type: ignore[arg-type]
+        found = float(value)  # type: ignore[arg-type]  # what is no number raises, and is no limit
     except (TypeError, ValueError):
         return None
     return found if 0 < found < 1e9 else None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dashboard.process import watching
 from dashboard.queries import attention
 from dashboard.queries.workers import current
+from monitor.broker import Broker
 from monitor.control import Actor, Command, Refused
 from monitor.control.asking import Question
 from monitor.control.keeping import AGAIN_AFTER, KEEPER, LONGEST, MOST_IDS, Keeper, stand
@@ -201,3 +204,15 @@ def test_offline_workers_and_beats_are_not_told(bench: Bench) -> None:
     worker("beat", is_beat=True)
     revoked(bench.now + 1, "a")
     assert bench.look(5) == []
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_read_only_sends_nothing_again(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    settings.UMBEL_READ_ONLY = read_only
+    made: list[Any] = []
+    engine = SimpleNamespace(start=lambda: None)
+    monkeypatch.setattr(watching, "Engine", lambda options: made.append(options) or engine)
+    watching.Monitor(Broker("redis://127.0.0.1:1/0")).begin(SimpleNamespace())  # type: ignore[arg-type]  # not looked at
+    assert (made[0].keeper is None) is read_only

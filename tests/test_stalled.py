@@ -43,7 +43,7 @@ class Story:
         self.answers: dict[str, Any] = {"active": [], "reserved": [], "scheduled": []}
         self.inspected = True
         monkeypatch.setattr(queues, "depths", self._depths)
-        self.stalls = Stalls(self.cluster, object(), lambda: self.now, self._call)  # type: ignore[arg-type]
+        self.stalls = Stalls(self.cluster, object(), lambda: self.now, self._call)  # type: ignore[arg-type]  # depths are faked: no broker is asked
 
     def _depths(self, broker: object, names: list[str]) -> list[Depth]:
         self.reads += 1

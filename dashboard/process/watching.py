@@ -68,13 +68,14 @@ class Monitor:
             settings.UMBEL_RETENTION_FAILURES_DAYS,
         )
         store.fence = lambda cursor: self.lease.fence(term, cursor)
-        keeper = control.Keeper(control.perform)
+        # Read-only sends no command, not even one that was asked for before.
+        keeper = None if settings.UMBEL_READ_ONLY else control.Keeper(control.perform).look
         options = Options(
             broker=self.broker,
             store=store,
             redactor=redact.DEFAULT,
             gap=self._gap,
-            keeper=keeper.look,
+            keeper=keeper,
         )
         standby, self._standby = self._standby, None
         self._listener = standby
