@@ -7,14 +7,37 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
+import django
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.base import BaseHandler
 from django.core.management.base import CommandError
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 # First: what follows needs the apps.
-pages = get_asgi_application()
+django.setup(set_prefix=False)
+
+
+class Pages(ASGIHandler):
+    """Answers a request on one thread, from the first middleware to the last.
+
+    Django's own handler runs each middleware of a chain on the event loop, and each of their parts, which are
+    all synchronous, on a thread: fifteen changes of thread for a page. Beside a busy engine each waits for
+    the interpreter.
+    """
+
+    def __init__(self) -> None:
+        BaseHandler.__init__(self)
+        self.load_middleware(is_async=False)
+
+    async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
+        return await sync_to_async(self.get_response, thread_sensitive=True)(request)
+
+
+pages = Pages()
 
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.sessions import SessionMiddlewareStack  # noqa: E402

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import ipaddress
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import cast
 
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
@@ -20,7 +18,6 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.utils.decorators import sync_and_async_middleware
 from django.utils.deprecation import MiddlewareMixin
 
 POLICY = "; ".join(
@@ -51,25 +48,16 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 OWN = frozenset({"same-origin", "none"})
 
 Get = Callable[[HttpRequest], HttpResponseBase]
-AsyncGet = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 
-@sync_and_async_middleware
-def headers(get_response: Get | AsyncGet) -> Get | AsyncGet:
+def headers(get_response: Get) -> Get:
     """Outermost: sets the headers on every response, errors and static files among them."""
-    if inspect.iscoroutinefunction(get_response):
 
-        async def answer(request: HttpRequest) -> HttpResponseBase:
-            _name(request)
-            return _sealed(await cast(AsyncGet, get_response)(request), request)
-
-        return answer
-
-    def answer_sync(request: HttpRequest) -> HttpResponseBase:
+    def answer(request: HttpRequest) -> HttpResponseBase:
         _name(request)
-        return _sealed(cast(Get, get_response)(request), request)
+        return _sealed(get_response(request), request)
 
-    return answer_sync
+    return answer
 
 
 class Sender(MiddlewareMixin):

@@ -61,23 +61,30 @@ def test_a_host_that_is_not_ours_is_refused_and_sealed(db: None, client: Client,
     assert "evil" not in answer.content.decode()
 
 
-def test_a_static_file_is_sealed() -> None:
-    from dashboard.asgi import application
-
+def _asked(application: Any, path: str) -> list[dict[str, Any]]:
+    """What an ASGI application sends to a GET."""
     sent: list[dict[str, Any]] = []
+    left = [{"type": "http.request", "body": b"", "more_body": False}]
     scope = {
-        **{"type": "http", "method": "GET", "path": "/static/app.css", "raw_path": b"/static/app.css"},
+        **{"type": "http", "method": "GET", "path": path, "raw_path": path.encode()},
         **{"query_string": b"", "headers": [], "scheme": "http", "http_version": "1.1", "root_path": ""},
         **{"asgi": {"version": "3.0"}, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80)},
     }
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return left.pop() if left else await asyncio.Future()
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
     asyncio.run(application(scope, receive, send))
+    return sent
+
+
+def test_a_static_file_is_sealed() -> None:
+    from dashboard.asgi import application
+
+    sent = _asked(application, "/static/app.css")
     got = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
     assert sent[0]["status"] == 200
     for header, value in middleware.HEADERS.items():
@@ -94,11 +101,23 @@ def test_cross_origin_permission_is_taken_away_whoever_gave_it() -> None:
     sealed(middleware.headers(generous)(RequestFactory().get("/")))
 
 
-def test_the_asynchronous_way_is_sealed_too() -> None:
-    async def page(request: Any) -> HttpResponse:
-        return HttpResponse("x")
+def test_a_page_is_answered_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each change of thread waits for the interpreter: one to begin, one to answer, one to end."""
+    from asgiref.sync import SyncToAsync
 
-    sealed(asyncio.run(middleware.headers(page)(RequestFactory().get("/"))))
+    from dashboard.asgi import pages
+
+    changes: list[object] = []
+    change = SyncToAsync.__call__
+
+    async def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        changes.append(self.func)
+        return await change(self, *args, **kwargs)
+
+    monkeypatch.setattr(SyncToAsync, "__call__", counted)
+    sent = _asked(pages, "/no/such/page/")
+    assert sent[0]["status"] in (400, 404)
+    assert len(changes) <= 3, changes
 
 
 # Other sites

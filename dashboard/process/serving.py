@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,9 @@ from dashboard.process import database, end_within, is_alone, notify, siblings
 from monitor import broker as brokers
 from monitor import publish
 
+# Seconds that a thread keeps the interpreter while another waits for it: a page that reads fifty rows beside
+# a busy engine waits some fifty times.
+SWITCH = 0.0005
 LARGEST_MESSAGE = 64 * 1024  # bytes of a WebSocket message; the pages send none
 
 
@@ -48,6 +52,7 @@ class Web:
     def serve(self) -> None:
         """Blocks; in the main thread. The database must be ready."""
         _check_address_is_safe(settings.UMBEL_ADDRESS)
+        sys.setswitchinterval(SWITCH)
         self._first_token = access.first_link()
         connections.close_all()
         # Daphne installs its reactor when it is imported: nothing of Twisted may come before it.
