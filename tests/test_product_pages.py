@@ -16,7 +16,11 @@ pytestmark = [pytest.mark.live, pytest.mark.browser]
 
 
 def test_reload_equals_live(product: Product, signed_in: Any) -> None:
+    done = shop(product.broker).send_task("shop.add", [1, 2], queue="pre")
     page = signed_in()
+    wait_until(
+        lambda: (page.goto(f"/tasks/{done.id}/"), "Succeeded" in page.content())[1], 8, what="one that ended"
+    )
     page.goto("/workers/")
     expect(page.locator("main")).to_contain_text(product.hostname("pre").split("@")[0], timeout=8000)
     for address in ("/workers/", "/tasks/?state=SUCCESS"):
