@@ -46,6 +46,15 @@ OPTIONS = (
     Option("data", "folder", "", f"The data folder, for owner's eyes only. Without: {DATA_DEFAULT}."),
     Option("prefix", "text", "", "The path Umbel lives under behind a proxy, such as /umbel."),
     Option("read-only", "switch", "no", "Turns every control off, for everyone."),
+    Option("bulk-most", "integer", "50000", "How many tasks one act takes at most; more are refused."),
+    Option("bulk-rate", "integer", "500", "How many tasks of acts on many are sent a second at most."),
+    Option(
+        "bulk-hold",
+        "integer",
+        "5",
+        "Seconds that an act on many is held before it is sent, 0 to 30: anybody may withdraw it until then.",
+    ),
+    Option("hold", "integer", "0", "Seconds that a revoke or terminate of one task is held, 0 to 30."),
     Option(
         "secure",
         "switch",

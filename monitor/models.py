@@ -237,6 +237,7 @@ class ControlRecord(models.Model):
     seen = models.JSONField(default=list)  # [{"target", "seen": true|false|null, "text"}]
     evidence = models.TextField(default="", blank=True)  # one sentence: what Umbel saw
     completed_at = models.FloatField(null=True)
+    skipped = models.JSONField(null=True)  # {target: why it was not acted on}
 
     class Meta:
         ordering = ["-at"]
@@ -283,3 +284,6 @@ class Lease(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} {self.epoch}: {self.holder or 'free'}"
+
+
+from monitor.acts import models as _acts  # noqa: E402, F401 - Django finds models by way of this module

@@ -10,6 +10,7 @@ from django.conf import settings
 
 from dashboard.process import notify
 from monitor import control, redact
+from monitor.acts.sending import Acts
 from monitor.broker import Broker
 from monitor.engine import Engine, Options
 from monitor.engine.leader import STANDBY, Leader, Lease, State, Term
@@ -76,6 +77,7 @@ class Monitor:
             redactor=redact.DEFAULT,
             gap=self._gap,
             keeper=keeper,
+            acts=Acts(control.perform, settings.UMBEL_BULK_RATE, settings.UMBEL_READ_ONLY).look,
         )
         standby, self._standby = self._standby, None
         self._listener = standby

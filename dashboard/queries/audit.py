@@ -40,8 +40,11 @@ VERBS = {
     "ping": ("Pinging", "ping answered"),
     "shutdown": ("Shutting down", "shut down"),
     "purge": ("Purging", "purged"),
+    "withdraw": ("Withdrawing", "withdrawn"),
+    "stop": ("Stopping", "stopped"),
 }
 _TASKS = ("revoke", "terminate")
+_ACTS = ("withdraw", "stop")  # done to an act on many
 _ANSWERED = re.compile(r"^(\S+|Both workers|All \d+ workers) answered\. ")
 
 
@@ -80,9 +83,16 @@ class Shown:
         return self.record.command in _TASKS
 
     @property
+    def on_act(self) -> bool:
+        """Its one target is an act on many."""
+        return self.record.command in _ACTS
+
+    @property
     def object(self) -> str:
         """ "3 tasks", "imports@prod-g1"."""
         targets = self.record.targets
+        if self.record.command in _ACTS:
+            return str(self.record.arguments.get("act", "an act"))
         if self.on_tasks:
             many = len(targets) - self.spared
             return f"{many} task{'' if many == 1 else 's'}"
@@ -138,11 +148,15 @@ class Shown:
             "ping": "Ping",
             "shutdown": "Shut down",
             "purge": "Purge",
+            "withdraw": "Withdraw",
+            "stop": "Stop",
         }.get(self.record.command, self.record.command)
 
     @property
     def how(self) -> str:
         """The arguments: "SIGTERM", "n 2", "queue imports, its last"."""
+        if self.record.command in _ACTS:
+            return ""
         return ", ".join(_said(str(name), value) for name, value in self.record.arguments.items())
 
     @property

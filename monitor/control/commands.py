@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,14 @@ UUID = re.compile(r"[\w.:@+-]{1,155}")
 
 
 class Refused(Exception):
-    """A command that was not sent. Its text is a sentence with the value in it and a way out."""
+    """A command that was not sent. Its text is a sentence with the value in it and a way out.
+
+    ``skipped``: why each of several targets was left out, when that is what was left.
+    """
+
+    def __init__(self, text: str, skipped: Mapping[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.skipped = dict(skipped or {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,12 +40,18 @@ def stand(order: Order, record: ControlRecord) -> None:
     """Write down what was revoked, in the transaction of its record."""
     if record.username == KEEPER.username and record.user_id is None:
         return
-    for uuid in order.command.targets:
-        if uuid not in order.skipped:
-            StandingRevoke.objects.update_or_create(
-                uuid=uuid,
-                defaults={"record": record, "since": record.at, "started_at": None, "moot_at": None},
-            )
+    standing = [
+        StandingRevoke(uuid=uuid, record=record, since=record.at)
+        for uuid in order.command.targets
+        if uuid not in order.skipped
+    ]
+    # Five hundred of a batch in one statement, while everybody else's writes wait.
+    StandingRevoke.objects.bulk_create(
+        standing,
+        update_conflicts=True,
+        unique_fields=["uuid"],
+        update_fields=["record", "since", "started_at", "moot_at"],
+    )
 
 
 @dataclass(slots=True)

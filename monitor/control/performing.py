@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -42,24 +43,30 @@ _room = threading.Semaphore(MOST_LOOKS)
 _locks = [threading.Lock() for _ in range(64)]
 
 
-def perform(command: Command, actor: Actor) -> ControlRecord:
+def perform(
+    command: Command,
+    actor: Actor,
+    *,
+    identity: uuid.UUID | None = None,
+    still: Callable[[], None] | None = None,
+) -> ControlRecord:
     """Check, record, send and gather replies; the effect is looked for in the background.
 
     Blocks for up to about four seconds. Raises ``Refused`` when nothing was sent, after recording the
-    refusal.
+    refusal. ``identity``: of the record; ``still`` is asked in the transaction that writes it: it may refuse.
     """
     asked_at = time.time()
     try:
         checked_command = checked(command, actor)
         with _alone(checked_command):
             asked_at = time.time()
-            order, record = _intend(checked_command, actor, asked_at)
+            order, record = _intend(checked_command, actor, asked_at, identity, still)
             answered = _send(order, record)
     except Refused as refusal:
-        _record_refusal(command, actor, str(refusal))
+        _record_refusal(command, actor, str(refusal), identity, refusal.skipped)
         raise
     except Unreachable as error:
-        _record_refusal(command, actor, f"{error} Nothing was sent.")
+        _record_refusal(command, actor, f"{error} Nothing was sent.", identity)
         raise Refused(f"{error} Nothing was sent.") from error
     if answered:
         _look_later(order, record)
@@ -89,7 +96,13 @@ def _alone(command: Command) -> Iterator[None]:
         yield
 
 
-def _intend(command: Command, actor: Actor, asked_at: float) -> tuple[Order, ControlRecord]:
+def _intend(
+    command: Command,
+    actor: Actor,
+    asked_at: float,
+    identity: uuid.UUID | None,
+    still: Callable[[], None] | None,
+) -> tuple[Order, ControlRecord]:
     """The order and its committed record."""
     try:
         kind = KINDS[command.name]
@@ -97,7 +110,10 @@ def _intend(command: Command, actor: Actor, asked_at: float) -> tuple[Order, Con
         with transaction.atomic(durable=True):
             if kind.settle:
                 order = kind.settle(order, asked_at)
-            record = _new(command, actor)
+            if still:
+                still()
+            record = _new(command, actor, identity)
+            record.skipped = order.skipped or None
             record.arguments = order.arguments
             record.destinations = order.destinations
             record.sent_at = time.time()
@@ -251,8 +267,9 @@ def _sights(findings: Sequence[Finding], what: str) -> str:
     return f"Umbel saw the effect on {seen} of {len(findings)}; {odd.target}: {odd.text}"
 
 
-def _new(command: Command, actor: Actor) -> ControlRecord:
+def _new(command: Command, actor: Actor, identity: uuid.UUID | None = None) -> ControlRecord:
     return ControlRecord(
+        pk=identity or uuid.uuid4(),
         at=time.time(),
         user_id=actor.user_id,
         username=_clean(actor.username, 150),
@@ -266,8 +283,15 @@ def _new(command: Command, actor: Actor) -> ControlRecord:
     )
 
 
-def _record_refusal(command: Command, actor: Actor, message: str) -> None:
-    record = _new(command, actor)
+def _record_refusal(
+    command: Command,
+    actor: Actor,
+    message: str,
+    identity: uuid.UUID | None = None,
+    skipped: Mapping[str, str] | None = None,
+) -> None:
+    record = _new(command, actor, identity)
+    record.skipped = dict(skipped or {}) or None
     record.effect, record.evidence = Effect.REFUSED, _clean(message, 2_000)
     record.completed_at = record.at
     try:

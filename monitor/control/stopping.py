@@ -117,7 +117,8 @@ def _left(command: Command, order: Order) -> list[str]:
         first = next(iter(order.skipped.values()))
         many = len(command.targets)
         raise Refused(
-            first if many == 1 else f"Nothing to {command.name} in these {many} tasks. The first: {first}"
+            first if many == 1 else f"Nothing to {command.name} in these {many} tasks. The first: {first}",
+            order.skipped,
         )
     return left
 

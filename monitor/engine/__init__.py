@@ -21,7 +21,7 @@ from monitor.broker import Broker
 from monitor.cluster import HOLD, Cluster
 from monitor.cluster.processes import accounted_since
 from monitor.deltas import FEED, topics
-from monitor.engine.parts import Parts, every, give_back, keeping
+from monitor.engine.parts import Parts, acting, every, give_back, keeping
 from monitor.engine.rounds import GRACE, LIGHT_EVERY, SETTLE_EVERY, Ask, Rounds
 from monitor.engine.shedding import COARSE, COARSE_EVERY, LEVELS, LONG, LONG_EVERY, RAW, Shedding
 from monitor.engine.writer import Writer
@@ -62,6 +62,7 @@ class Options:
     clock: Callable[[], float] = time.time
     inspect_every: float = LIGHT_EVERY
     keeper: Callable[[], int] | None = None  # looks after standing revokes, in a thread; how many stand
+    acts: Callable[[], float] | None = None  # sends acts on many, in a thread; seconds until its next look
     end_grace: float = GRACE  # seconds from "no worker has it" to "end not seen"
     intake_limit: int = 100_000  # events that wait to become rows
     backlog_limit: int = 50_000  # records that wait to be written
@@ -175,6 +176,8 @@ class Engine:
         ]
         if self.options.keeper is not None:
             working.append(self._parts.keep("keep", keeping(self.options.keeper)))
+        if self.options.acts is not None:
+            working.append(self._parts.keep("act", acting(self.options.acts)))
         try:
             await self._stopping.wait()
         finally:

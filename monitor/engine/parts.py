@@ -83,6 +83,20 @@ def keeping(look: Callable[[], object]) -> Part:
     return for_ever
 
 
+def acting(look: Callable[[], float]) -> Part:
+    """A part that looks in a thread of its own, again after as many seconds as the last look said."""
+
+    async def for_ever() -> None:
+        loop, thread = asyncio.get_running_loop(), ThreadPoolExecutor(1, "umbel-acts")
+        try:
+            while True:
+                await asyncio.sleep(await loop.run_in_executor(thread, look))
+        finally:
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    return for_ever
+
+
 def give_back() -> bool:
     """Memory that was freed goes back to the system: the C library keeps it, in holes, for each thread.
 

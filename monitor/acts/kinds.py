@@ -1,0 +1,200 @@
+"""What can be done to many at once: for each command what it is for, what counts as changed, and how its
+effect on one target is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from monitor.acts.models import ActTarget
+from monitor.control import commands as names
+from monitor.models import Task, Worker
+from monitor.records import ENDED, LOST, PENDING, RECEIVED, RETRY, REVOKED, STARTED
+
+Outcome = ActTarget.Outcome
+# Seconds after the look at a batch in which a late event may still say more.
+LATE = 60.0
+# A start read from two events of one run may differ by their clocks' last digits.
+SAME_START = 0.001
+ONLINE = "online"
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What is known of a target after it was sent; ``final`` when nothing more will be found out."""
+
+    outcome: str
+    text: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What there is to judge a target by: its row, and what the look at its batch found."""
+
+    row: Row | None
+    seen: bool | None = None  # the finding of the look
+    text: str = ""
+    looked_at: float | None = None  # when the look was over; None: it goes on, or there was none
+    answered: str = Outcome.SENT  # sent, silent or refused, by the workers' replies
+    now: float = 0.0
+
+
+Rows = Callable[[Iterable[str]], dict[str, Row]]
+
+
+def tasks(targets: Iterable[str]) -> dict[str, Row]:
+    """By uuid, what a task is judged by."""
+    fields = ("uuid", "state", "worker", "retries", "started_at", "expired", "terminated", "known")
+    return {row["uuid"]: row for row in Task.objects.filter(uuid__in=list(targets)).values(*fields)}
+
+
+def workers(targets: Iterable[str]) -> dict[str, Row]:
+    """By hostname."""
+    fields = ("hostname", "status", "pid", "online_at", "reason")
+    return {row["hostname"]: row for row in Worker.objects.filter(hostname__in=list(targets)).values(*fields)}
+
+
+@dataclass(frozen=True, slots=True)
+class ActKind:
+    """One command for many. ``states``: of what it is for; others are not in the list."""
+
+    states: frozenset[str]
+    changed: Callable[
+        [str, float | None, Row | None], str
+    ]  # was, its run, its row now; "" when it is the same
+    fate: Callable[[Sight], Fate]
+    what: str = "task"
+    batch: int = names.MOST_IDS  # targets in one command
+    rows: Rows = tasks
+
+
+def run_of(row: Row) -> float | None:
+    """Which run of a task that is: a running one by its start, a waiting one by its retries."""
+    run = row["started_at"] if row["state"] == STARTED else row["retries"]
+    return None if run is None else float(run)
+
+
+# What changed since the list was read
+
+
+def not_waiting(was: str, run: float | None, row: Row | None) -> str:
+    """A task that a worker reserved since still waits for the same run."""
+    if row is None:
+        return _GONE
+    state, before = row["state"], int(run or 0)
+    if state in _WAITING and was in _WAITING:
+        more = row["retries"] - before
+        return "" if more <= (was == RETRY) else "It ran, and was retried, after the list was read."
+    if state == STARTED:
+        return (
+            f"It began on {row['worker'] or 'a worker'} after the list was read: a revoke does not stop it."
+        )
+    return f"It was {was} when the list was read, and is {state} now."
+
+
+def not_running(was: str, run: float | None, row: Row | None) -> str:
+    """A task that was started again is another run."""
+    if row is None:
+        return _GONE
+    if row["state"] != was:
+        return f"It was {was} when the list was read, and is {row['state']} now."
+    now = run_of(row)
+    if run is not None and now is not None and abs(now - run) > SAME_START:
+        return "It was started again after the list was read: that is another run."
+    return ""
+
+
+def not_there(was: str, run: float | None, row: Row | None) -> str:
+    """A worker that was restarted is another one of that name."""
+    if row is None:
+        return "It is not known any more."
+    if row["status"] != was:
+        why = f" ({row['reason']})" if row["reason"] else ""
+        return f"It was {was} when the list was read, and is {row['status']} now{why}."
+    if run is not None and row["pid"] is not None and row["pid"] != run:
+        return "It was restarted after the list was read."
+    return ""
+
+
+_GONE = "It has left Umbel's history since the list was read."
+_WAITING = frozenset({PENDING, RECEIVED, RETRY})
+_LEFT = "It left Umbel's history before its end was seen."
+
+
+# What became of it
+
+
+def revoked(sight: Sight) -> Fate:
+    """Proved when a worker reached it and skipped it, which may be long after it was sent."""
+    row = sight.row
+    if row is None:
+        return Fate(Outcome.NOT, _LEFT, True)
+    state = row["state"]
+    if state == REVOKED and row["known"] != "seen":
+        # Workers write that to the result backend as soon as they are told.
+        return Fate(Outcome.SENT, "The result says REVOKED; no worker was seen to skip it yet.", False)
+    if state == REVOKED:
+        text = "It expired, and did not run." if row["expired"] else "A worker reached it and skipped it."
+        return Fate(Outcome.CONFIRMED, "It was terminated." if row["terminated"] else text, True)
+    if state == STARTED:
+        return Fate(Outcome.NOT, f"It had begun on {row['worker']}: a revoke does not stop it.", False)
+    if state in ENDED and state != LOST:
+        return Fate(Outcome.NOT, f"It ran all the same, and ended with {state}.", True)
+    if sight.seen is True:
+        return Fate(Outcome.SENT, sight.text, False)
+    if sight.seen is False:
+        return Fate(Outcome.NOT, sight.text, False)
+    return Fate(sight.answered, sight.text, False)
+
+
+def terminated(sight: Sight) -> Fate:
+    """Proved when it is gone from its worker and its end was seen; an event may come late."""
+    row = sight.row
+    if sight.answered == Outcome.REFUSED:
+        return Fate(Outcome.REFUSED, sight.text, True)
+    late = sight.looked_at is not None and sight.now - sight.looked_at > LATE
+    if sight.seen is True:
+        return Fate(Outcome.CONFIRMED, sight.text, True)
+    if row is None:
+        return Fate(Outcome.NOT, sight.text or _LEFT, True)
+    state = row["state"]
+    if state == REVOKED and sight.looked_at is not None and sight.seen is None:
+        return Fate(Outcome.CONFIRMED, "Its end was seen in an event: REVOKED.", True)
+    if state in ENDED and state not in (LOST, REVOKED) and (late or sight.looked_at is not None):
+        return Fate(Outcome.NOT, f"It ended with {state}, not by the signal.", True)
+    if sight.looked_at is None:
+        return Fate(sight.answered, sight.text, False)
+    if sight.seen is False:
+        return Fate(Outcome.NOT, sight.text, late)
+    if sight.answered in _NOT_TOLD:
+        return Fate(sight.answered, sight.text, late)
+    return Fate(Outcome.NOT if late else Outcome.SENT, sight.text, late)
+
+
+def looked_after(sight: Sight) -> Fate:
+    """As the look at its batch found it: workers."""
+    if sight.answered == Outcome.REFUSED:
+        return Fate(Outcome.REFUSED, sight.text, True)
+    if sight.looked_at is None:
+        return Fate(sight.answered, sight.text, False)
+    if sight.seen is True:
+        return Fate(Outcome.CONFIRMED, sight.text, True)
+    if sight.answered in _NOT_TOLD and sight.seen is None:
+        return Fate(sight.answered, sight.text, True)
+    return Fate(Outcome.NOT, sight.text, True)
+
+
+# Nobody answered, or nobody knows whether it was sent.
+_NOT_TOLD = frozenset({Outcome.SILENT, Outcome.UNKNOWN})
+_ONLINE = frozenset({ONLINE})
+KINDS: Mapping[str, ActKind] = {
+    names.REVOKE: ActKind(_WAITING, not_waiting, revoked),
+    names.TERMINATE: ActKind(frozenset({STARTED}), not_running, terminated),
+    names.SHUTDOWN: ActKind(_ONLINE, not_there, looked_after, "worker", 1, workers),
+    names.RESTART_POOL: ActKind(_ONLINE, not_there, looked_after, "worker", 1, workers),
+    names.GROW: ActKind(_ONLINE, not_there, looked_after, "worker", 1, workers),
+}

@@ -1,0 +1,169 @@
+"""What became of each target of an act: by the replies, the look at its batch, and the events that come.
+
+A revoke of what waits is proved only when a worker reaches the task and skips it, which may be days later.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.models import QuerySet
+
+from monitor.acts.kinds import KINDS, Fate, Row, Sight
+from monitor.acts.making import tell
+from monitor.acts.models import ActTarget, BulkAct, counts
+from monitor.control.keeping import LONGEST
+from monitor.control.kinds import KINDS as COMMANDS
+from monitor.models import ControlRecord
+
+State, Outcome = BulkAct.State, ActTarget.Outcome
+EVERY, SHARE = 1.0, 4.0  # seconds between two looks at an act, or so many times what one takes
+PART = 500  # targets looked at together
+# Sent, and more may still be heard of it.
+OPEN = (Outcome.SENT, Outcome.SILENT, Outcome.UNKNOWN, Outcome.REFUSED, Outcome.NOT)
+
+
+def mark(targets: QuerySet[ActTarget], outcome: str, text: str, settled_at: float | None = None) -> int:
+    """The same for all of them."""
+    return targets.update(outcome=outcome, text=text[:500], settled_at=settled_at)
+
+
+def taken(act: BulkAct, record: ControlRecord, now: float) -> None:
+    """What workers replied to a batch, once it has been sent."""
+    batch = ActTarget.objects.filter(batch=record.pk, outcome=Outcome.SENDING)
+    for target, why in (record.skipped or {}).items():
+        mark(batch.filter(target=target), Outcome.SKIPPED, str(why), now)
+    if record.sent_at is None:
+        mark(batch, Outcome.REFUSED, record.evidence or "Nothing was sent.", now)
+        return
+    outcome, text = _answer(act, record.replies)
+    if KINDS[act.command].what == "task" and act.command != "revoke":
+        # Each worker was asked for its own tasks alone.
+        rows = KINDS[act.command].rows(batch.values_list("target", flat=True))
+        by_worker: dict[str, list[str]] = {}
+        for uuid_, row in rows.items():
+            by_worker.setdefault(row["worker"], []).append(uuid_)
+        for worker, uuids in by_worker.items():
+            replies = [reply for reply in record.replies if reply.get("worker") == worker]
+            if replies:
+                mark(batch.filter(target__in=uuids), *_answer(act, replies))
+    mark(batch, outcome, text)
+
+
+def _answer(act: BulkAct, replies: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    if not COMMANDS[act.command].is_answered:
+        return Outcome.SENT, f"Sent; a {act.command} is never answered."
+    ok = [reply for reply in replies if reply.get("outcome") == "ok"]
+    errors = [reply for reply in replies if reply.get("outcome") == "error"]
+    if ok:
+        who = (
+            f"{ok[0]['worker']} said yes"
+            if len(replies) == 1
+            else f"{len(ok)} of {len(replies)} workers said yes"
+        )
+        return Outcome.SENT, f"{who}; the effect is not seen yet."
+    if errors:
+        return Outcome.REFUSED, f"{errors[0]['worker']} refused: {errors[0].get('text', '')}"
+    return Outcome.SILENT, "No worker answered; it may have been heard all the same."
+
+
+@dataclass(slots=True)
+class Settling:
+    """Looks after what was sent, as often as it costs."""
+
+    _due: dict[uuid.UUID, float] = field(default_factory=dict)  # monotonic
+
+    def look(self, act: BulkAct, now: float) -> None:
+        began = time.monotonic()
+        if began < self._due.get(act.pk, 0.0):
+            return
+        changed = False
+        for part in _parts(act):
+            changed |= self._settle(act, part, now)
+        if act.state == State.SETTLING:
+            if now - (act.sent_at or now) > LONGEST:
+                changed |= self._let_go(act, now)
+            if not _left(act):
+                BulkAct.objects.filter(pk=act.pk, state=State.SETTLING).update(
+                    state=State.DONE, ended_at=now, tally=counts(act)
+                )
+                act.state, changed = State.DONE, True
+        if changed:
+            tell(act.pk)
+        if act.state == State.DONE:
+            self._due.pop(act.pk, None)
+        else:
+            took = time.monotonic() - began
+            self._due[act.pk] = began + took + max(EVERY, SHARE * took)
+
+    def _settle(self, act: BulkAct, part: Sequence[ActTarget], now: float) -> bool:
+        kind = KINDS[act.command]
+        rows = kind.rows(one.target for one in part)
+        looks = {
+            record.pk: _Look.of(record)
+            for record in ControlRecord.objects.filter(pk__in={one.batch for one in part})
+        }
+        found: dict[Fate, list[int]] = {}
+        for one in part:
+            sight = _sight(one, rows.get(one.target), looks.get(one.batch) if one.batch else None, now)
+            fate = kind.fate(sight)
+            if (fate.outcome, fate.text[:500], fate.final) != (one.outcome, one.text, False):
+                found.setdefault(fate, []).append(one.pk)
+        for fate, keys in found.items():
+            for some in _slices(keys):
+                open_ = ActTarget.objects.filter(pk__in=some, settled_at=None)
+                mark(open_, fate.outcome, fate.text, now if fate.final else None)
+        return bool(found)
+
+    def _let_go(self, act: BulkAct, now: float) -> bool:
+        left = ActTarget.objects.filter(act=act, settled_at=None)
+        why = f"Nothing more was heard of it in {LONGEST / 86_400:.0f} days."
+        sent = mark(left.filter(outcome=Outcome.SENT), Outcome.NOT, why, now)
+        return bool(sent + left.update(settled_at=now))
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the look at a batch found, by target."""
+
+    looked_at: float | None
+    findings: dict[str, tuple[bool | None, str]]
+    evidence: str
+
+    @classmethod
+    def of(cls, record: ControlRecord) -> _Look:
+        found = {str(one.get("target")): (one.get("seen"), str(one.get("text", ""))) for one in record.seen}
+        return cls(record.completed_at, found, record.evidence)
+
+
+def _sight(one: ActTarget, row: Row | None, look: _Look | None, now: float) -> Sight:
+    answered = one.outcome if one.outcome != Outcome.NOT else Outcome.SENT
+    if look is None or look.looked_at is None:
+        return Sight(row, None, one.text, None, answered, now)
+    seen, text = look.findings.get(one.target, (None, ""))
+    return Sight(row, seen, text or one.text or look.evidence, look.looked_at, answered, now)
+
+
+def _parts(act: BulkAct) -> Iterator[list[ActTarget]]:
+    """The open ones, in the order of the list."""
+    last = -1
+    while True:
+        open_ = ActTarget.objects.filter(act=act, settled_at=None, outcome__in=OPEN, place__gt=last)
+        part = list(open_.order_by("place")[:PART])
+        if part:
+            yield part
+        if len(part) < PART:
+            return
+        last = part[-1].place
+
+
+def _left(act: BulkAct) -> bool:
+    return ActTarget.objects.filter(act=act, settled_at=None).exists()
+
+
+def _slices(keys: Sequence[int]) -> Iterable[Sequence[int]]:
+    return (keys[at : at + PART] for at in range(0, len(keys), PART))
