@@ -8,10 +8,11 @@ from dashboard import fragments
 from dashboard.api import health, metrics
 from dashboard.api import tasks as api_tasks
 from dashboard.api import workers as api_workers
+from dashboard.controls import acts as act_controls
 from dashboard.controls import queues as queue_controls
 from dashboard.controls import tasks as task_controls
 from dashboard.controls import workers as worker_controls
-from dashboard.views import accounts, audit, feed, overview, search, settings, tasks, workers
+from dashboard.views import accounts, acts, audit, feed, overview, search, settings, tasks, workers
 
 urlpatterns = [
     path("", overview.overview, name="overview"),
@@ -36,6 +37,13 @@ urlpatterns = [
     path("workers/<int:pk>/restart-pool/", worker_controls.restart_pool, name="worker-restart-pool"),
     path("workers/<int:pk>/ping/", worker_controls.ping, name="worker-ping"),
     path("workers/<int:pk>/shutdown/", worker_controls.shutdown, name="worker-shutdown"),
+    path("workers/<str:command>/many/", act_controls.workers, name="workers-act"),
+    # Acts on many
+    path("acts/", acts.acts, name="acts"),
+    path("acts/<uuid:pk>/", acts.act, name="act"),
+    path("acts/<uuid:pk>/confirm/", act_controls.confirm, name="act-confirm"),
+    path("acts/<uuid:pk>/withdraw/", act_controls.withdraw, name="act-withdraw"),
+    path("acts/<uuid:pk>/stop/", act_controls.stop, name="act-stop"),
     # Queues
     path("queues/purge/", queue_controls.purge, name="queue-purge"),
     # What was done, and how fresh the picture is

@@ -1,6 +1,6 @@
 // One-letter shortcuts: never while typing, never with a modifier, and off with localStorage "umbel-keys" = "off".
 import { $, $$, flipTheme, openDialog } from "./page.js";
-import { chooseRow, chosen, clearRows, cursorRow, moveCursor, openRow } from "./rows.js";
+import { chooseEverything, chooseRow, chooseUpTo, chosen, clearRows, cursorRow, moveCursor, openRow } from "./rows.js";
 import { showNewer, togglePause } from "./live.js";
 
 const LINKS = { o: "overview", t: "tasks", w: "workers", l: "audit", f: "feed" };
@@ -16,12 +16,20 @@ const KEYS = {
   J: () => moveCursor(1, true),
   K: () => moveCursor(-1, true),
   x: chooseRow,
+  X: chooseEverything,
   r: () => act("r"),
   R: () => act("R"),
   ".": showNewer,
   " ": togglePause,
   Enter: openRow,
   Escape: clearRows,
+};
+
+// With shift, also while a row's box has the focus.
+const SHIFTED = {
+  ArrowDown: () => moveCursor(1, true),
+  ArrowUp: () => moveCursor(-1, true),
+  " ": (row) => chooseUpTo(row),
 };
 
 export function startKeys() {
@@ -33,6 +41,10 @@ export function startKeys() {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || !areOn()) return;
     if (target.closest("input:not([type=checkbox],[type=radio]),textarea,select,[contenteditable]")) return;
     if ($("dialog[open]")) return;
+    if (event.shiftKey && SHIFTED[event.key] && $("[data-list] .chk")) {
+      event.preventDefault();
+      return SHIFTED[event.key](target.closest("[data-row]"));
+    }
     // Space and enter belong to what has the focus.
     if ((key === " " || key === "Enter") && target.closest("button,a,summary,input,label,[role=tab]")) return;
     if (event.timeStamp - pressedG < 1000 && LINKS[key]) {

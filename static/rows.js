@@ -11,6 +11,8 @@ export const cursorRow = () => (cursor ? document.getElementById(cursor) : null)
 
 export function startRows() {
   document.addEventListener("change", ({ target }) => {
+    if (target.matches("[data-everything]") && target.checked) chooseAll();
+    else if (target.matches("[data-row] .chk, [data-all]")) for (const box of $$("[data-everything]")) box.checked = false;
     if (target.matches("[data-all]")) for (const box of $$("[data-row] .chk", list())) box.checked = target.checked;
     if (target.matches(".chk")) paintRows();
   });
@@ -40,9 +42,36 @@ export function paintRows() {
     box.indeterminate = count > 0 && count < all.length;
   }
   for (const bar of $$("[data-bulk]")) {
-    bar.hidden = count === 0;
-    for (const words of $$("[data-bulk-count]", bar)) words.textContent = `${count} selected`;
+    const everything = $("[data-everything]", bar)?.checked;
+    const total = $(bar.dataset.total ?? "#none")?.firstChild?.textContent.trim() ?? "";
+    bar.hidden = count === 0 && !everything;
+    for (const words of $$("[data-bulk-count]", bar)) words.textContent = everything ? "All that match" : `${count} selected`;
+    for (const words of $$("[data-everything-words]", bar)) words.textContent = total ? `All ${total} that match` : "All that match";
   }
+}
+
+/** shift x: all that match the filter, also those that are not shown. The server counts them, and asks. */
+export function chooseEverything() {
+  const box = $("[data-everything]:not(:disabled)");
+  if (!box) return;
+  box.checked = !box.checked;
+  if (box.checked) chooseAll();
+  paintRows();
+}
+
+function chooseAll() {
+  for (const row of rowsIn(list() ?? document)) tick(row, true);
+}
+
+/** shift space: from the row that was chosen last to the one under the cursor, or under the focus. */
+export function chooseUpTo(focused) {
+  const row = focused ?? cursorRow();
+  if (!row) return;
+  cursor = row.id;
+  if (anchor) chooseBetween(anchor, row.id, true);
+  else tick(row, true);
+  anchor = row.id;
+  paintRows();
 }
 
 export function moveCursor(step, extend) {
@@ -53,6 +82,7 @@ export function moveCursor(step, extend) {
   if (extend) {
     tick(cursorRow(), true);
     tick(next, true);
+    anchor ??= cursor || next.id;
   }
   cursor = next.id;
   next.scrollIntoView({ block: "nearest" });
@@ -74,7 +104,7 @@ export function openRow() {
 /** Escape first lets the selection go, then the cursor; true when there was something to let go. */
 export function clearRows() {
   const boxes = chosen();
-  for (const box of boxes) box.checked = false;
+  for (const box of [...boxes, ...$$("[data-everything]")]) box.checked = false;
   const had = boxes.length > 0 || cursor !== "";
   if (!boxes.length) cursor = "";
   paintRows();

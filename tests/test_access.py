@@ -19,12 +19,12 @@ OPEN = {"sign-in", "sign-in-link", "sign-out"} | HEALTH
 ADMIN = {"users", "user-add", "user-change"}
 # For programs: these answer with a status and a line of text, where pages send people to sign in.
 PROGRAMS = {"metrics"} | {p.name for p in PATTERNS if (p.name or "").startswith("api-")}
-VALUES = {"pk": 1, "uuid": "no-such-task", "token": "no-such-token", "form": "csv"}
+VALUES = {"pk": 1, "uuid": "no-such-task", "token": "no-such-token", "form": "csv", "command": "grow"}
 
 
 def address(pattern: URLPattern) -> str:
     values = {name: VALUES[name] for name in pattern.pattern.converters}
-    if pattern.name == "control-record":
+    if "uuid:pk" in str(pattern.pattern):
         values = {"pk": uuid.UUID(int=0)}
     return reverse(pattern.name or "", kwargs=values)
 

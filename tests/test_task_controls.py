@@ -124,8 +124,8 @@ def test_of_a_selection_those_that_ended_are_listed_as_not_acted_on(sent: Sent) 
     html = (
         signed_in("operator").post("/tasks/terminate/", {"uuid": ["runs", "over", "gone"]}).content.decode()
     )
-    assert "Not acted on" in html and "already ended" in html and "not in Umbel&#x27;s history" in html
-    assert html.count('type="hidden" name="uuid"') == 1
+    assert "Not acted on" in html and "it does not run" in html and "not in Umbel&#x27;s history" in html
+    assert "Terminate 1 running task?" in html and not sent.commands
 
 
 def test_a_command_ends_on_its_record_or_in_a_toast_with_its_proof(sent: Sent) -> None:

@@ -1,40 +1,44 @@
-"""Revoke and terminate tasks: one, or a selection."""
+"""Revoke and terminate tasks: one, a selection, or all that match a filter."""
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from dashboard.controls import control, reason, send
+from dashboard.controls import acts, control, reason, send
 from dashboard.queries import blast
 from monitor.control import Command
 
 
 @control()
 def revoke(request: HttpRequest) -> HttpResponse:
-    """Waiting tasks will not run. A running one is not touched."""
-    return send(request, [Command("revoke", _targets(request), reason=reason(request))])
+    """Waiting tasks will not run. A running one is not touched. Several are shown first, as one act."""
+    targets, everything = _targets(request), request.POST.get("all", "")
+    if everything or len(targets) > 1:
+        return acts.propose(request, "revoke", targets, everything)
+    if targets and acts.held(request):
+        return acts.answer(request, acts.hold_one(request, "revoke", targets, {}))
+    return send(request, [Command("revoke", targets, reason=reason(request))])
 
 
 @control(asks=True)
 def terminate(request: HttpRequest) -> HttpResponse:
     """Running tasks are ended, after a look at what that hits. A POST without a signal asks first, too."""
+    targets, everything = _targets(request), request.POST.get("all", "")
+    if request.method == "POST" and (everything or len(targets) > 1):
+        return acts.propose(request, "terminate", targets, everything)
     if request.method == "POST" and "signal" in request.POST:
         arguments = {"signal": request.POST["signal"]}
-        return send(request, [Command("terminate", _targets(request), arguments, reason=reason(request))])
-    context = {"hit": blast.hit(_targets(request)), "title": "Terminate", "signals": SIGNALS}
+        if targets and acts.held(request):
+            return acts.answer(request, acts.hold_one(request, "terminate", targets, arguments))
+        return send(request, [Command("terminate", targets, arguments, reason=reason(request))])
+    context = {
+        **{"hit": blast.hit(targets), "title": "Terminate", "signals": acts.SIGNALS},
+        **{"holds": acts.holds(settings.UMBEL_HOLD), "hold": settings.UMBEL_HOLD},
+    }
     fragment = request.headers.get("HX-Request") == "true"
     return render(request, "tasks/_terminate.html" if fragment else "tasks/terminate.html", context)
-
-
-# Value, name, what it does.
-SIGNALS = [
-    ("SIGUSR1", "Interrupt", "Raises SoftTimeLimitExceeded, so the task can clean up."),
-    ("SIGTERM", "Terminate", "Ends the process. Clean-up code may not run."),
-    ("SIGKILL", "Kill", "Cannot be ignored. Use when terminate had no effect."),
-    ("SIGINT", "Keyboard interrupt", "Pool processes of prefork ignore it: the task most likely goes on."),
-    ("SIGQUIT", "Quit", "Ends the process at once."),
-]
 
 
 def _targets(request: HttpRequest) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dashboard.fragments import Page, Region, register
+from dashboard.queries import acts, gaps, standing
 from dashboard.queries import audit as queries
-from dashboard.queries import gaps, standing
 from monitor.deltas import CONTROLS, GAPS
 
 # What a span without ears means for this list: commands are recorded by Umbel, effects are heard.
@@ -61,15 +61,19 @@ def _record(page: Page) -> Mapping[str, Any]:
     record = entry.record
     tasks = queries.names_of(record.targets) if entry.on_tasks else {}
     sights = {str(one.get("target")): one for one in record.seen if isinstance(one, dict)}
+    spared = record.skipped or {}
     targets = [
-        (str(target), tasks.get(target, ""), sights.get(str(target))) for target in record.targets[:500]
+        (str(target), tasks.get(target, ""), sights.get(str(target)), str(spared.get(target, "")))
+        for target in record.targets[:500]
     ]
     hosts = [str(host) for host in (*record.destinations, *([] if entry.on_tasks else record.targets))]
     # An effect is looked for until the command is completed.
     ends = record.completed_at or time.time()
     blind = gaps.between(record.sent_at, ends) if record.sent_at else []
     shown = {"entry": entry, "record": record, "targets": targets, "workers": queries.workers_of(hosts)}
-    return {**shown, "blind": blind, "standing": standing.of_record(record.pk)}
+    act = record.targets[0] if entry.on_act and record.targets else None
+    more = {"standing": standing.of_record(record.pk), "act": acts.of_record(record.pk), "act_of": act}
+    return {**shown, "blind": blind, **more}
 
 
 def _topics(page: Page) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ def _nav(page: Page) -> Mapping[str, Any]:
 RESOURCES = {
     **{"overview": "overview", "tasks": "tasks", "task": "tasks", "workers": "workers", "worker": "workers"},
     **{"audit": "audit", "control-record": "audit", "feed": "feed", "users": "users", "user-add": "users"},
-    **{"user-change": "users", "search": "", "settings": "settings"},
+    **{"user-change": "users", "acts": "audit", "act": "audit", "search": "", "settings": "settings"},
 }
 
 

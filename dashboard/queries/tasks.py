@@ -290,5 +290,11 @@ def _running(asked: TaskFilter, now: float) -> list[Row]:
     return rows_of(tasks[:SORTED], now)
 
 
+def stuck(asked: TaskFilter, now: float) -> tuple[list[Row], bool]:
+    """Running tasks far over their usual, and whether all that run were looked at."""
+    running = _running(asked, now)
+    return [row for row in running if row.pace == "stuck"], len(running) < SORTED
+
+
 def _stuck(asked: TaskFilter, now: float) -> list[Row]:
     return [row for row in _running(asked, now) if row.pace == "stuck"]

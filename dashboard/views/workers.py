@@ -9,6 +9,7 @@ from django.views.decorators.http import require_safe
 from dashboard import access
 from dashboard.forms.workers import WorkerFilter
 from dashboard.fragments import Page
+from dashboard.fragments.tasks import why_not_control
 from dashboard.fragments.workers import pool
 from dashboard.queries import workers as queries
 from dashboard.templatetags.words import plain
@@ -18,7 +19,9 @@ from dashboard.templatetags.words import plain
 @require_safe
 def worker_list(request: HttpRequest) -> HttpResponse:
     """Who works, who is full, who is gone?"""
-    return render(request, "workers/list.html", {"title": "Workers", "filter": WorkerFilter.of(request.GET)})
+    page = Page.of(request)
+    context = {"title": "Workers", "filter": WorkerFilter.of(request.GET), "why_not": why_not_control(page)}
+    return render(request, "workers/list.html", context)
 
 
 @access.viewer

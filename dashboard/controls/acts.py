@@ -1,0 +1,171 @@
+"""Acts on many from the browser: proposed from a list, confirmed, withdrawn, stopped."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import redirect, render
+
+from dashboard.controls import actor, control, reason
+from dashboard.forms.tasks import task_filter
+from dashboard.forms.workers import pool_number
+from dashboard.queries import acts as queries
+from dashboard.queries import blast, chosen
+from monitor import control as engine
+from monitor.acts import making
+from monitor.acts.kinds import KINDS
+from monitor.acts.models import BulkAct
+from monitor.control import Command, Refused
+
+HOLDS = (0, 5, 10, 20, 30)
+# Commands of the workers' page, by their word in the URL.
+OF_WORKERS = {"shutdown": "shutdown", "restart-pool": "pool_restart", "grow": "pool_grow"}
+
+
+def propose(request: HttpRequest, command: str, uuids: Sequence[str], everything: str = "") -> HttpResponse:
+    """The list is read and frozen, and shown: what would happen, to how many. Nothing is sent.
+
+    ``everything``: a filter as it stands in the URL, with its question mark, in place of ids.
+    """
+    try:
+        spared: chosen.Spared = []
+        if everything:
+            asked = task_filter(QueryDict(everything.removeprefix("?")))
+            found = chosen.matching(command, asked, settings.UMBEL_BULK_MOST)
+        else:
+            found, spared = chosen.by_hand(command, uuids)
+        _bounded(len(found.targets), "tasks")
+        act = making.draft(command, found, actor(request)) if found.targets else None
+    except Refused as refusal:
+        _record(request, command, tuple(uuids[:1]), refusal)
+        raise
+    context = {
+        "signals": SIGNALS if command == "terminate" else (),
+        "hit": blast.hit(tuple(act.targets(blast.MOST))) if act and command == "terminate" else None,
+    }
+    return _ask(request, act, command, spared, context)
+
+
+@control()
+def workers(request: HttpRequest, command: str) -> HttpResponse:
+    """Chosen workers are shut down, get new pool processes, or more of them; asked for first."""
+    name = OF_WORKERS.get(command, "")
+    if not name:
+        raise Refused(f"“{command[:40]}” is nothing that can be done to many workers. Nothing was sent.")
+    keys = [int(key) for key in request.POST.getlist("worker") if key.isascii() and key.isdigit()][:500]
+    found, spared = chosen.workers(name, keys)
+    arguments = (
+        {"n": pool_number(request.POST.get("n"), "The number of processes")} if command == "grow" else {}
+    )
+    act = making.draft(name, found, actor(request), arguments) if found.targets else None
+    return _ask(request, act, name, spared, {})
+
+
+@control()
+def confirm(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """What was proposed is done, after its hold. A second click is the same act."""
+    draft = BulkAct.objects.filter(pk=pk).first()
+    if draft is not None and draft.command == "shutdown" and draft.state == BulkAct.State.DRAFT:
+        typed, wanted = request.POST.get("typed", "").strip(), f"{draft.count} workers"
+        if draft.count > 1 and typed != wanted:
+            raise Refused(f"“{typed[:40]}” is not “{wanted}”: type that to confirm. Nothing was sent.")
+    arguments = {"signal": request.POST["signal"]} if "signal" in request.POST else {}
+    hold = request.POST.get("hold", str(settings.UMBEL_BULK_HOLD))
+    act = making.confirm(pk, actor(request), arguments, reason=reason(request), hold=making.hold_of(hold))
+    return answer(request, act)
+
+
+@control()
+def withdraw(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """A held act is never sent; any operator may."""
+    return answer(request, making.withdraw(pk, actor(request)))
+
+
+@control()
+def stop(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """No further batch of it is sent; any operator may."""
+    return answer(request, making.stop(pk, actor(request)))
+
+
+def hold_one(
+    request: HttpRequest, command: str, uuids: Sequence[str], arguments: Mapping[str, Any]
+) -> BulkAct:
+    """An act of one target, confirmed at once: a single command that is held."""
+    found, spared = chosen.by_hand(command, uuids)
+    if not found.targets:
+        raise Refused(f"Nothing to {command}: {spared[0][1] if spared else 'nothing was selected'}.")
+    act = making.draft(command, found, actor(request), arguments)
+    why = reason(request) or "none given"
+    return making.confirm(act.pk, actor(request), arguments, reason=why, hold=held(request))
+
+
+def held(request: HttpRequest) -> float:
+    """Seconds that a command on one target is to wait: as asked for, or as set."""
+    return making.hold_of(request.POST.get("hold") or settings.UMBEL_HOLD)
+
+
+def answer(request: HttpRequest, act: BulkAct) -> HttpResponse:
+    """A toast that follows it, or its page."""
+    if request.headers.get("HX-Request") == "true":
+        shown = queries.one(act.pk)
+        return render(request, "acts/_toasts.html", {"shown": shown, "act": act})
+    return redirect("act", pk=act.pk)
+
+
+def _ask(
+    request: HttpRequest, act: BulkAct | None, command: str, spared: chosen.Spared, more: Mapping[str, Any]
+) -> HttpResponse:
+    kind = KINDS[command]
+    context = {
+        "title": queries.VERBS[command][0].removesuffix(" of"),
+        "act": act,
+        "shown": queries.Shown(act) if act else None,
+        "command": command,
+        "what": kind.what,
+        "sample": queries.sample(act) if act else [],
+        "spared": spared,
+        "batches": -(-act.count // kind.batch) if act else 0,
+        "takes": act.count / settings.UMBEL_BULK_RATE if act else 0.0,
+        "rate": settings.UMBEL_BULK_RATE,
+        "holds": holds(settings.UMBEL_BULK_HOLD),
+        "hold": settings.UMBEL_BULK_HOLD,
+        **more,
+    }
+    if request.headers.get("HX-Request") != "true":
+        return render(request, "acts/propose.html", context)
+    shown = render(request, "acts/_propose.html", context)
+    # The button that asks may be the one that sends at once for a single row: it awaits a toast.
+    shown["HX-Retarget"], shown["HX-Reswap"] = "#dialog", "innerHTML"
+    return shown
+
+
+def holds(default: int) -> list[int]:
+    """Seconds to choose from."""
+    return sorted({*HOLDS, default})
+
+
+def _bounded(count: int, what: str) -> None:
+    most = settings.UMBEL_BULK_MOST
+    if count > most:
+        raise Refused(
+            f"{count:,} {what} were chosen, and an act takes {most:,} at most (UMBEL_BULK_MOST): "
+            "choose fewer. Nothing was sent."
+        )
+
+
+def _record(request: HttpRequest, command: str, targets: tuple[str, ...], refusal: Refused) -> None:
+    engine.refuse(Command(command, targets, reason=reason(request)), actor(request), str(refusal))
+
+
+# Value, name, what it does.
+SIGNALS = [
+    ("SIGUSR1", "Interrupt", "Raises SoftTimeLimitExceeded, so the task can clean up."),
+    ("SIGTERM", "Terminate", "Ends the process. Clean-up code may not run."),
+    ("SIGKILL", "Kill", "Cannot be ignored. Use when terminate had no effect."),
+    ("SIGINT", "Keyboard interrupt", "Pool processes of prefork ignore it: the task most likely goes on."),
+    ("SIGQUIT", "Quit", "Ends the process at once."),
+]

@@ -1,0 +1,137 @@
+"""Many at once in a real browser: rows, ranges, all that match; the question, the hold, and withdrawing."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.conftest import shop, wait_until
+from tests.product import Product
+
+pytestmark = [pytest.mark.live, pytest.mark.browser]
+NAME = "shop.total"  # that no other test of the product sends
+
+
+@pytest.fixture
+def waiting(product: Product) -> list[str]:
+    """Tasks that a worker holds for their time."""
+    return [shop(product.broker).send_task(NAME, [[n]], queue="pre", countdown=600).id for n in range(12)]
+
+
+def rows(page: Page, many: int) -> Any:
+    page.goto(f"/tasks/?name={NAME}&state=RECEIVED&in=1h")
+    wait_until(lambda: page.locator("[data-row]").count() >= many, 10, what="the rows")
+    return page.locator("[data-row] .chk")
+
+
+def test_rows_ranges_and_all_that_match_are_chosen_by_mouse_and_keyboard(
+    product: Product, signed_in: Any, waiting: list[str]
+) -> None:
+    page = signed_in()
+    boxes = rows(page, len(waiting))
+    bar, count = page.locator("[data-bulk]"), page.locator("[data-bulk-count]")
+    expect(bar).to_be_hidden()
+    boxes.nth(1).click()
+    boxes.nth(4).click(modifiers=["Shift"])
+    expect(count).to_have_text("4 selected")
+    page.keyboard.press("Escape")
+    boxes.nth(2).click()
+    boxes.nth(6).focus()
+    page.keyboard.press("Shift+Space")
+    expect(count).to_have_text("5 selected")
+    page.keyboard.press("Shift+ArrowDown")
+    expect(count).to_have_text("6 selected")
+    page.keyboard.press("Escape")
+    page.locator("[data-all]").check()
+    expect(count).to_have_text(f"{boxes.count()} selected")
+    page.keyboard.press("Escape")
+    expect(bar).to_be_hidden()
+    page.keyboard.press("Shift+X")
+    expect(count).to_have_text("All that match")
+    expect(bar).to_contain_text(re.compile(r"All \d+ that match"))
+    boxes.nth(0).uncheck()
+    expect(count).to_have_text(re.compile(r"^\d+ selected"))
+    for uuid in waiting:
+        shop(product.broker).control.revoke(uuid)
+
+
+def test_all_that_match_are_revoked_after_a_hold_that_another_person_ends(
+    product: Product, signed_in: Any, waiting: list[str]
+) -> None:
+    otto, ada = signed_in("otto"), signed_in("ada")
+    ada.goto("/workers/")
+    rows(otto, len(waiting))
+    otto.keyboard.press("Shift+X")
+    otto.keyboard.press("r")
+    dialog = otto.locator("dialog[open]")
+    expect(dialog).to_contain_text(re.compile(r"Revoke \d+ waiting tasks\?"))
+    send = dialog.get_by_role("button", name=re.compile(r"^Revoke \d+ tasks"))
+    send.click()
+    expect(dialog).to_be_visible()  # the reason is required
+    dialog.get_by_label("Reason").fill("Wrong prices")
+    dialog.get_by_label("Hold before it is sent").select_option("30")
+    send.click()
+    expect(otto.locator("#toasts")).to_contain_text("held")
+    line = ada.locator("#acts-now")
+    expect(line).to_contain_text(re.compile(r"Revoke of \d+ tasks by otto is sent in \d+\ss"))
+    expect(line).to_contain_text("Wrong prices")
+    line.get_by_role("button", name="Withdraw").click()
+    expect(ada.locator("#toasts")).to_contain_text("withdrawn, nothing was sent")
+    expect(line).to_be_hidden()
+    expect(otto.locator("#acts-now")).to_be_hidden()
+    expect(otto.locator("#toasts")).to_contain_text("withdrawn, nothing was sent")
+
+    otto.keyboard.press("r")
+    dialog.get_by_label("Reason").fill("Wrong prices, really")
+    dialog.get_by_label("Hold before it is sent").select_option("0")
+    send.click()
+    otto.locator("#toasts").get_by_role("link", name="Details").last.click()
+    expect(otto.locator("main")).to_contain_text("Settling", timeout=10_000)
+    expect(otto.locator("main")).to_contain_text("will skip it", timeout=10_000)
+    answers = shop(product.broker).control.inspect([product.hostname("pre")], timeout=2).revoked() or {}
+    assert set(waiting) <= {uuid for ids in answers.values() for uuid in ids}
+
+
+def test_many_are_revoked_without_scripts(product: Product, signed_in: Any, waiting: list[str]) -> None:
+    page = signed_in("otto", java_script_enabled=False)
+    wait_until(
+        lambda: (page.goto(f"/tasks/?name={NAME}&in=1h"), page.locator("[data-row]").count() >= 12)[1], 10
+    )
+    page.locator("[data-row] .chk").first.check()
+    page.get_by_label("All that match").check()
+    page.locator("[data-bulk]").get_by_role("button", name="Revoke").click()
+    expect(page.locator("main")).to_contain_text(re.compile(r"Revoke \d+ waiting tasks\?"))
+    page.get_by_label("Reason").fill("Without scripts")
+    page.get_by_label("Hold before it is sent").select_option("0")
+    page.get_by_role("button", name=re.compile(r"^Revoke \d+ tasks")).click()
+    wait_until(lambda: (page.reload(), "Settling" in page.inner_text("main"))[1], 15)
+
+
+def test_axe_finds_no_violation_where_acts_are(product: Product, signed_in: Any, waiting: list[str]) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = {}
+    for scheme, width in (("light", 1440), ("dark", 390)):
+        page = signed_in(
+            "otto", color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True
+        )
+        rows(page, 12)
+        page.keyboard.press("Shift+X")
+        page.keyboard.press("r")
+        expect(page.locator("dialog[open]")).to_contain_text("will not run")
+        results = Axe().run(page)
+        found["dialog", scheme] = results.response["violations"]
+        page.locator("dialog[open]").get_by_label("Reason").fill("Look")
+        page.locator("dialog[open]").get_by_label("Hold before it is sent").select_option("30")
+        page.locator("dialog[open]").get_by_role("button", name=re.compile(r"^Revoke \d+ tasks")).click()
+        page.locator("#toasts").get_by_role("link", name="Details").last.click()
+        expect(page.locator("h1").last).to_contain_text("held")
+        found["act", scheme] = Axe().run(page).response["violations"]
+        page.locator("#act-head").get_by_role("button", name="Withdraw").click()
+        page.goto("/acts/")
+        found["acts", scheme] = Axe().run(page).response["violations"]
+    wrong = {k: [(v["id"], v["nodes"][0]["html"][:200]) for v in vs] for k, vs in found.items() if vs}
+    assert wrong == {}
