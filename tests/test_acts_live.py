@@ -1,0 +1,88 @@
+"""A bulk revoke of thousands of queued tasks, and a real worker that then reaches them: none runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import redis
+from django.test import Client
+
+from dashboard import access
+from monitor import broker as broker_room
+from monitor.acts.models import ActTarget, BulkAct
+from monitor.acts.sending import Acts
+from monitor.control import Keeper, perform
+from monitor.models import ControlRecord, Task, Worker
+from tests.conftest import WorkerFactory, shop, wait_until
+from tests.engines import Start, engines
+
+pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
+MANY = 50_000 if os.environ.get("UMBEL_SOAK") == "1" else 5_000
+COUNTER = "ran"
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    with engines() as one:
+        yield one
+
+
+def send(url: str, many: int, queue: str) -> list[str]:
+    """Tasks that each leave a mark when they run."""
+    app, uuids = shop(url), []
+    with app.producer_pool.acquire(block=True) as producer:
+        for _ in range(many):
+            uuids.append(str(app.send_task("shop.mark", (url, COUNTER), queue=queue, producer=producer).id))
+    return uuids
+
+
+def test_thousands_of_queued_tasks_are_revoked_by_filter_and_none_of_them_runs(
+    own_valkey: object, start: Start, worker: WorkerFactory
+) -> None:
+    url = own_valkey.url  # type: ignore[attr-defined]
+    acts = Acts(perform, rate=MANY / 5)
+    engine = start(url, acts=acts.look, keeper=Keeper(perform).look)
+    one = worker(url, concurrency=2, queues=("celery",), options=("--prefetch-multiplier=4",))
+    wait_until(lambda: Worker.objects.filter(hostname=one.hostname, status="online").exists(), 20)
+    uuids = send(url, MANY, "pile")
+    waiting = Task.objects.filter(name="shop.mark", state="PENDING")
+    wait_until(lambda: waiting.count() == MANY, 60, what="all tasks as rows")
+
+    client = Client()
+    client.force_login(access.create_user("mila", "operator", "correct horse 9"))
+    began = time.monotonic()
+    answer = client.post("/tasks/revoke/", {"all": "?queue=pile&name=shop.mark"})
+    made = time.monotonic() - began
+    assert f"Revoke {MANY:,} waiting tasks?" in answer.content.decode()
+    act = BulkAct.objects.get()
+    client.post(f"/acts/{act.pk}/confirm/", {"reason": "wrong prices", "hold": "1"})
+    wait_until(lambda: BulkAct.objects.get().state == "settling", 120, every=0.2, what="all sent")
+    records = ControlRecord.objects.filter(command="revoke", username="mila")
+    assert records.count() == -(-MANY // 500) and max(len(r.targets) for r in records) == 500
+    assert Counter(ActTarget.objects.values_list("outcome", flat=True)) == {"sent": MANY}
+    assert redis.Redis.from_url(url).get(COUNTER) is None
+
+    # Now the worker reaches them.
+    began = time.monotonic()
+    shop(url).control.add_consumer("pile", destination=[one.hostname], reply=True)
+    wait_until(lambda: BulkAct.objects.get().state == "done", 240, every=0.5, what="all settled")
+    took = time.monotonic() - began
+    assert Counter(ActTarget.objects.values_list("outcome", flat=True)) == {"confirmed": MANY}
+    assert Counter(Task.objects.filter(name="shop.mark").values_list("state", flat=True)) == {"REVOKED": MANY}
+    assert set(Task.objects.filter(name="shop.mark").values_list("uuid", flat=True)) == set(uuids)
+    page = client.get(f"/acts/{act.pk}/").content.decode()
+    assert f"{MANY:,} tasks revoked, confirmed" in page
+    wait_until(lambda: not records.filter(completed_at=None).exists(), 20)
+
+    # The mark is one that a task leaves which does run.
+    client_of_marks = redis.Redis.from_url(url)
+    assert client_of_marks.get(COUNTER) is None
+    send(url, 1, "pile")
+    wait_until(lambda: client_of_marks.get(COUNTER) == b"1", 20, what="a task that was not revoked")
+    assert engine.crashes == {}
+    print(f"\n{MANY:,} frozen and shown in {made:.1f} s; reached and confirmed in {took:.1f} s")  # noqa: T201
+    broker_room.current().close()
