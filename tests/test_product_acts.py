@@ -88,6 +88,7 @@ def test_all_that_match_are_revoked_after_a_hold_that_another_person_ends(
     dialog.get_by_label("Reason").fill("Wrong prices, really")
     dialog.get_by_label("Hold before it is sent").select_option("0")
     send.click()
+    expect(otto.locator("#toasts .toast")).to_have_count(2)
     otto.locator("#toasts").get_by_role("link", name="Details").last.click()
     expect(otto.locator("main")).to_contain_text("Settling", timeout=10_000)
     expect(otto.locator("main")).to_contain_text("will skip it", timeout=10_000)
