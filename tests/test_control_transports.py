@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from demo.guard import guarded
-from demo.valkey import binary, free_port
+from demo.valkey import Server, binary, free_port
 from monitor import broker as broker_module
 from monitor.broker import Broker
 from monitor.control import discover, inspect_worker
@@ -70,6 +70,14 @@ def test_rabbitmq_carries_questions_and_replies(rabbitmq: str, tmp_path: Path) -
     broker_module.configure(Broker(rabbitmq))
     with worker(rabbitmq, tmp_path):
         every_question_is_answered()
+
+
+def test_under_a_key_prefix_replies_come_and_leave_nothing(own_valkey: Server, tmp_path: Path) -> None:
+    broker_module.configure(Broker(own_valkey.url, key_prefix="shop:"))
+    with worker(own_valkey.url, tmp_path, global_keyprefix="shop:"):
+        every_question_is_answered()
+        with redis.Redis.from_url(own_valkey.url) as client:
+            wait_until(lambda: not [key for key in client.keys("*") if b"umbel" in key], 15)
 
 
 def test_a_unix_socket_carries_questions_replies_and_events(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from kombu.entity import Exchange, Queue
 from kombu.exceptions import KombuError
 from kombu.messaging import Consumer, Producer
 from msgspec import Struct
+from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
@@ -183,9 +184,11 @@ def _reply(worker: str, command: str, value: Any) -> Reply:
 
 def _over_redis(broker: Broker, connection: Any, call: _Call) -> None:
     channel = _redis_channel(connection)
-    binding = channel.keyprefix_queue % REPLIES
-    queue = f"{REPLIES}.{call.id}"
-    member = channel.sep.join([call.id, "", queue])
+    # kombu's client puts a key prefix before the keys of some commands and not of others (EXPIRE, LRANGE).
+    binding = f"{broker.key_prefix}{channel.keyprefix_queue % REPLIES}"
+    name = f"{REPLIES}.{call.id}"
+    queue = f"{broker.key_prefix}{name}"
+    member = channel.sep.join([call.id, "", name])
     ttl = int(call.timeout) + ADDRESS_TTL
 
     def address(client: Any) -> None:
@@ -197,7 +200,8 @@ def _over_redis(broker: Broker, connection: Any, call: _Call) -> None:
             pipe.expire(queue, ttl + ADDRESS_TTL)
             pipe.execute()
 
-    with channel.conn_or_acquire() as client:
+    with channel.conn_or_acquire() as prefixing:
+        client = Redis(connection_pool=prefixing.connection_pool)
         _again_when_stale(address, client)
         try:
             call.publish(broker, channel, REPLIES, call.id)
