@@ -19,7 +19,7 @@ from redis.sentinel import Sentinel
 
 from monitor.records import Settled
 from monitor.redact import DEFAULT, Redactor
-from monitor.results import Results, Search
+from monitor.results import Inputs, Results, Search
 
 # Seconds; the least that is safe is ten years.
 VISIBILITY_TIMEOUT = 20 * 365 * 24 * 3600
@@ -146,6 +146,11 @@ class Broker:
         if not names or self.results_reason:
             return []
         return self._read_from().read(names)
+
+    def read_inputs(self, uuids: Iterable[str]) -> dict[str, Inputs]:
+        """What these tasks were sent with, see ``Results.inputs``; {} for any backend but Redis."""
+        names = list(uuids)
+        return self._read_from().inputs(names) if names and not self.results_reason else {}
 
     def search_results(self, since: float, until: float, is_known: Callable[[str], bool]) -> Search:
         """Ends in this time of tasks not known, see ``Results.search``; none on other backends."""

@@ -268,6 +268,33 @@ class StandingRevoke(models.Model):
         return f"revoke of {self.uuid}"
 
 
+class SentTask(models.Model):
+    """A task that was sent from Umbel: by hand, or again for an older one. Times: Unix seconds.
+
+    Its arguments are not kept: its own events tell of them, redacted.
+    """
+
+    uuid = models.CharField(max_length=155, unique=True)
+    of = models.CharField(max_length=155, default="", blank=True)  # the task that it runs again
+    name = models.CharField(max_length=255, default="", blank=True)
+    queue = models.CharField(max_length=255, default="", blank=True)
+    source = models.CharField(max_length=16, default="", blank=True)  # of control.originals.SOURCES, or form
+    edited = models.BooleanField(default=False)
+    eta = models.FloatField(null=True)
+    expires = models.FloatField(null=True)
+    record = models.ForeignKey(ControlRecord, on_delete=models.CASCADE)
+    at = models.FloatField()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["of", "at"], name="sent_of", condition=models.Q(of__gt="")),
+            models.Index(fields=["at"], name="sent_at"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.uuid}"
+
+
 class Lease(models.Model):
     """Who may write now: one row a name, held for seconds; see ``engine.leader``. Times: Unix seconds, by the
     database's clock.

@@ -83,10 +83,16 @@ def messages(broker: Broker, queues: Iterable[str]) -> Look:
         return look
     reading = _Reading(broker, look)
     for name in list(dict.fromkeys(queues))[:MOST_QUEUES]:
-        for key in _keys(broker, name):
+        for key in keys(broker, name):
             reading.list(key, name)
     reading.unacknowledged()
     return look
+
+
+def keys(broker: Broker, queue: str) -> list[str]:
+    """The lists of a queue on Redis: the most urgent first, which is priority 0."""
+    steps = ["", *(f"{broker.priority_separator}{step}" for step in broker.priority_steps)]
+    return [f"{broker.key_prefix}{queue}{step}" for step in steps]
 
 
 # private, in the order of use
@@ -95,7 +101,7 @@ def messages(broker: Broker, queues: Iterable[str]) -> Look:
 def _redis_depths(broker: Broker, names: list[str]) -> list[Depth]:
     with broker.client().pipeline(transaction=False) as pipe:
         for name in names:
-            for key in _keys(broker, name):
+            for key in keys(broker, name):
                 pipe.llen(key)
         lengths = pipe.execute(raise_on_error=False)
     each = 1 + len(broker.priority_steps)
@@ -105,11 +111,6 @@ def _redis_depths(broker: Broker, names: list[str]) -> list[Depth]:
         whole = all(isinstance(part, int) for part in parts)
         found.append(Depth(name, sum(parts) if whole else None))
     return found
-
-
-def _keys(broker: Broker, queue: str) -> list[str]:
-    steps = ["", *(f"{broker.priority_separator}{step}" for step in broker.priority_steps)]
-    return [f"{broker.key_prefix}{queue}{step}" for step in steps]
 
 
 def _declared(broker: Broker, name: str) -> Depth:

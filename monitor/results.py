@@ -24,6 +24,15 @@ MOST_KEYS, MOST_ENDS, MOST_SECONDS = 500_000, 50_000, 20.0
 _META = "celery-task-meta-"
 
 
+class Inputs(msgspec.Struct):
+    """What a result says its task was sent with, where ``result_extended`` is on; not redacted."""
+
+    args: list[Any]
+    kwargs: dict[str, Any]
+    name: str = ""
+    queue: str = ""  # the routing key, which most often is the queue
+
+
 class Search(msgspec.Struct):
     """What a search of the result backend found, and whether it was cut short by a bound."""
 
@@ -50,6 +59,20 @@ class Results:
             for uuid, text in zip(part, self._texts([self._prefix + uuid for uuid in part]), strict=True):
                 if (settled := _settled(uuid, text, self._redactor)) is not None:
                     found.append(settled)
+        return found
+
+    def inputs(self, uuids: Iterable[str]) -> dict[str, Inputs]:
+        """What these tasks were sent with, for sending them again; never for a page.
+
+        Raises ``redis.RedisError``.
+        """
+        names = list(uuids)
+        found: dict[str, Inputs] = {}
+        for start in range(0, len(names), AT_ONCE):
+            part = names[start : start + AT_ONCE]
+            for uuid, text in zip(part, self._texts([self._prefix + uuid for uuid in part]), strict=True):
+                if (inputs := _inputs(text)) is not None:
+                    found[uuid] = inputs
         return found
 
     def search(
@@ -113,6 +136,22 @@ def _is_within(text: Any, since: float, until: float) -> bool:
         return False
     at = seconds(done.date_done)
     return done.status in ENDED and at is not None and since <= at <= until
+
+
+def _inputs(text: Any) -> Inputs | None:
+    if not isinstance(text, bytes | str) or len(text) > RESULT_LIMIT:
+        return None
+    try:
+        meta = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    args, kwargs = (meta.get("args"), meta.get("kwargs")) if isinstance(meta, dict) else (None, None)
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        return None
+    name, queue = meta.get("name"), meta.get("queue")
+    return Inputs(
+        args, kwargs, name if isinstance(name, str) else "", queue if isinstance(queue, str) else ""
+    )
 
 
 def _settled(uuid: str, text: Any, redactor: Redactor) -> Settled | None:

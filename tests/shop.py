@@ -17,6 +17,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_transport_options={"visibility_timeout": 12 * 3600},
     result_expires=600,
+    result_extended=os.environ.get("SHOP_EXTENDED") == "1",
     worker_hijack_root_logger=False,
     worker_pool_restarts=True,
     # kombu's pools share one limit in a process: the same as the monitor's, which tests run beside.

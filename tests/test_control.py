@@ -102,7 +102,7 @@ def test_the_same_target_twice_is_one() -> None:
 )
 def test_a_pool_offers_what_it_can_do_and_says_why_not(fields: dict[str, Any], allowed: str) -> None:
     found = capabilities(worker(**fields))
-    workers = {name for name, kind in KINDS.items() if kind.what != "queue"}
+    workers = {name for name, kind in KINDS.items() if kind.act is None}
     pools = {"terminate", "pool_grow", "pool_shrink", "autoscale", "pool_restart"}
     wanted = set(allowed.split())
     if "any" in wanted:

@@ -5,9 +5,10 @@ Only this room speaks to workers.
 
 from __future__ import annotations
 
+from monitor.control.again import retry
 from monitor.control.asking import Unreachable
 from monitor.control.capabilities import Can, Capabilities, capabilities
-from monitor.control.commands import SIGNALS, Actor, Command, Refused
+from monitor.control.commands import SIGNALS, Actor, Command, Message, Refused
 from monitor.control.inspecting import discover, held_by, inspect_worker
 from monitor.control.keeping import Keeper
 from monitor.control.performing import perform, recover, refuse
@@ -20,6 +21,7 @@ __all__ = [
     "Capabilities",
     "Command",
     "Keeper",
+    "Message",
     "Refused",
     "Unreachable",
     "capabilities",
@@ -30,4 +32,5 @@ __all__ = [
     "perform",
     "recover",
     "refuse",
+    "retry",
 ]

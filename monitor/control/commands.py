@@ -15,6 +15,7 @@ ADD_CONSUMER, CANCEL_CONSUMER = "add_consumer", "cancel_consumer"
 ENABLE_EVENTS, DISABLE_EVENTS = "enable_events", "disable_events"
 PING, SHUTDOWN = "ping", "shutdown"
 PURGE = "purge"
+SEND = "send_task"
 
 # Roles that may control; ``dashboard.access`` says who has them.
 MAY_CONTROL = ("operator", "admin")
@@ -45,10 +46,34 @@ class Actor:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """A task to be sent. Its arguments are sent as they are, and kept nowhere. Times: Unix seconds."""
+
+    uuid: str
+    name: str
+    queue: str
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    priority: int | None = None
+    eta: float | None = None
+    expires: float | None = None
+    of: str = ""  # the task that it runs again
+    source: str = ""  # where its arguments come from: a key of originals.SOURCES, or "form"
+    edited: bool = False
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    stamps: Mapping[str, Any] = field(default_factory=dict)
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    argsrepr: str | None = None  # what events show in place of the arguments
+    kwargsrepr: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """What is asked.
 
-    ``targets`` are task uuids (revoke, terminate), a queue (purge) or worker hostnames (the others).
+    ``targets`` are task uuids (revoke, terminate), of new tasks (send_task), a queue (purge) or worker
+    hostnames (the others).
     ``arguments``:
 
     - terminate ``{"signal": "SIGTERM"}``;
@@ -57,7 +82,9 @@ class Command:
     - rate_limit ``{"task": "shop.add", "rate": "10/m"}``, "0" for none; time_limit ``{"task": "shop.add",
       "soft": 30, "hard": 60}``, seconds, "" for none, left out to stay as it is;
     - add_consumer ``{"queue": "mail"}``; cancel_consumer the same, with ``"last": True`` for the last queue;
-    - purge ``{"count": 312}``, the messages that the operator was shown.
+    - purge ``{"count": 312}``, the messages that the operator was shown;
+    - send_task ``{"despite": ["new queue"]}``, warnings of ``routes`` that were read and overruled; what is
+      sent is ``messages``, and no record keeps their arguments.
 
     ``destinations`` may be left empty: Umbel knows whom to ask.
     """
@@ -67,6 +94,7 @@ class Command:
     arguments: dict[str, Any] = field(default_factory=dict)
     destinations: tuple[str, ...] = ()
     reason: str = ""
+    messages: tuple[Message, ...] = ()
 
 
 def whole_number(value: Any, name: str, least: int, most: int) -> int:

@@ -150,6 +150,21 @@ def held_by(hostname: str, uuids: Sequence[str], timeout: float = 1.0) -> set[st
     return None
 
 
+def inputs_of(
+    uuids: Sequence[str], hostnames: Sequence[str], timeout: float = 1.0
+) -> dict[str, dict[str, Any]]:
+    """What workers say of the tasks that they hold, arguments and all; not redacted: never for a page.
+
+    Raises ``Unreachable``.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for reply in look(current(), {"query_task": {"ids": list(uuids)}}, hostnames, timeout=timeout):
+        for uuid, told in reply.value.items() if reply.ok and isinstance(reply.value, dict) else ():
+            if isinstance(told, list) and len(told) == 2 and isinstance(told[1], dict):
+                found[str(uuid)] = told[1]
+    return found
+
+
 def stats_of(hostname: str, timeout: float = 2.0) -> dict[str, Any] | None:
     """The worker's own statistics, not redacted: for arithmetic only. None when it did not answer."""
     for reply in look(current(), {"stats": {}}, [hostname], timeout=timeout):

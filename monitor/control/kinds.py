@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from monitor.control import arriving, consumers, keeping, limits, pools, purging, sending, service, stopping
 from monitor.control import commands as names
-from monitor.control import consumers, keeping, limits, pools, purging, service, stopping
 from monitor.control.asking import Reply
 from monitor.control.commands import MAY_CONTROL, MOST_IDS, UUID, Actor, Command, Refused
 from monitor.control.inspecting import LIMITS, QUEUES, Looks, Seen
@@ -60,6 +60,9 @@ KINDS: Mapping[str, Kind] = {
     names.PURGE: Kind(
         purging.emptied, purging.order, purging.shown, what="queue", act=purging.purge, alone=True
     ),
+    names.SEND: Kind(
+        arriving.arrived, sending.order, sending.stated, what="task", act=sending.send, stands=sending.note
+    ),
     names.PING: Kind(service.answers, many=True),
     names.SHUTDOWN: Kind(service.stopped, many=True, is_answered=False),
 }
@@ -86,7 +89,13 @@ def checked(command: Command, actor: Actor) -> Command:
     elif len(targets) > 1 and not kind.many:
         raise Refused(f"{command.name} is for one {kind.what} at a time; {len(targets)} were named.")
     arguments = kind.arguments(command.arguments)
-    return Command(command.name, targets, arguments, tuple(command.destinations), command.reason[:500])
+    return replace(
+        command,
+        targets=targets,
+        arguments=arguments,
+        destinations=tuple(command.destinations),
+        reason=command.reason[:500],
+    )
 
 
 def judge(order: Order, sent_at: float, seen: Mapping[str, Seen]) -> Verdict:

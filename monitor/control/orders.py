@@ -8,7 +8,7 @@ from typing import Any
 
 from monitor.control.asking import Question, Reply
 from monitor.control.capabilities import capabilities
-from monitor.control.commands import REVOKE, SHRINK, Command, Refused
+from monitor.control.commands import REVOKE, SHRINK, Command, Message, Refused
 from monitor.models import Worker
 
 # Seconds to wait for the looks that come before a command.
@@ -30,6 +30,8 @@ class Order:
     replies: list[Reply] = field(default_factory=list)  # once it has been sent
     to: int | None = None  # pool size to reach
     asked: tuple[str, ...] = ()  # who is asked when no worker is
+    messages: tuple[Message, ...] = ()  # tasks to send
+    create: tuple[str, ...] = ()  # queues that are to be made first
 
     @property
     def destinations(self) -> list[str]:

@@ -33,6 +33,12 @@ COUNTING = 0.005  # of the time may go into counting a table
 AT_ONCE = 0.005  # seconds: a count that takes less may be taken each time
 
 _TASKS = f'"{models.Task._meta.db_table}"'
+# A record outlives what names it.
+_UNUSED = "".join(
+    f' AND NOT EXISTS (SELECT 1 FROM "{model._meta.db_table}" AS naming'  # noqa: S608 - our own tables
+    f' WHERE naming.record_id = "{models.ControlRecord._meta.db_table}".id)'
+    for model in (models.SentTask, models.StandingRevoke)
+)
 log = structlog.get_logger(__name__)
 
 
@@ -87,7 +93,9 @@ class Pruning:
                 ),
                 _delete(cursor, models.TaskType, "last_seen_at < %s", [min(old, counted)]),
                 _delete(cursor, models.Gap, "ended_at < %s", [min(old, counted)]),
-                _delete(cursor, models.ControlRecord, "at < %s", [controls]),
+                _delete(cursor, models.SentTask, "at < %s", [controls]),
+                _delete(cursor, models.StandingRevoke, "since < %s", [controls]),
+                _delete(cursor, models.ControlRecord, f"at < %s{_UNUSED}", [controls]),
                 *(self._excess(cursor, model, oldest, most) for model, oldest, most in MOST_ROWS),
             ]
         return max(lost)
