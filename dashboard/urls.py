@@ -10,6 +10,7 @@ from dashboard.api import tasks as api_tasks
 from dashboard.api import workers as api_workers
 from dashboard.controls import acts as act_controls
 from dashboard.controls import queues as queue_controls
+from dashboard.controls import runs as run_controls
 from dashboard.controls import tasks as task_controls
 from dashboard.controls import workers as worker_controls
 from dashboard.views import accounts, acts, audit, feed, overview, search, settings, tasks, workers
@@ -21,6 +22,9 @@ urlpatterns = [
     path("tasks/", tasks.task_list, name="tasks"),
     path("tasks/revoke/", task_controls.revoke, name="tasks-revoke"),
     path("tasks/terminate/", task_controls.terminate, name="tasks-terminate"),
+    path("tasks/retry/", run_controls.retry, name="tasks-retry"),
+    path("tasks/run/", run_controls.run, name="tasks-run"),
+    path("tasks/run/failed/", run_controls.run_failed, name="tasks-run-failed"),
     path("tasks/<path:uuid>/", tasks.task, name="task"),
     # Workers
     path("workers/", workers.worker_list, name="workers"),

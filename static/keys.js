@@ -19,6 +19,7 @@ const KEYS = {
   X: chooseEverything,
   r: () => act("r"),
   R: () => act("R"),
+  e: () => act("e"),
   ".": showNewer,
   " ": togglePause,
   Enter: openRow,

@@ -47,7 +47,8 @@ def test_axe_finds_no_violation_on_any_page(
         "/", "/tasks/", "/tasks/?state=FAILURE", "/tasks/?q=nothing-like-this", f"/tasks/{task.id}/",
         f"/tasks/{running.id}/", f"/tasks/terminate/?uuid={running.id}", "/workers/", worker,
         "/audit/", "/feed/", "/settings/", "/users/", "/users/add/", "/search/?q=shop",
-        "/tasks/no-such-task/", "/no-such-page/",
+        "/tasks/no-such-task/", "/no-such-page/", "/tasks/run/?name=shop.add&queue=nowhere",
+        f"/tasks/run/?again={task.id}", f"/tasks/run/failed/?of={task.id}",
     ]  # fmt: skip
     for address in addresses:
         page.goto(str(address))

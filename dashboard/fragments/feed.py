@@ -29,6 +29,7 @@ RESOURCES = {
     **{"overview": "overview", "tasks": "tasks", "task": "tasks", "workers": "workers", "worker": "workers"},
     **{"audit": "audit", "control-record": "audit", "feed": "feed", "users": "users", "user-add": "users"},
     **{"user-change": "users", "acts": "audit", "act": "audit", "search": "", "settings": "settings"},
+    **{"tasks-run": "tasks", "tasks-run-failed": "tasks"},
 }
 
 

@@ -10,7 +10,7 @@ from dashboard import access
 from dashboard.forms.tasks import SPANS, TaskFilter, task_filter
 from dashboard.fragments import Page, Region, register
 from dashboard.fragments.overview import CLOCK
-from dashboard.queries import gaps
+from dashboard.queries import gaps, runs
 from dashboard.queries import task as one
 from dashboard.queries import tasks as many
 from dashboard.queries.distribution import distribution
@@ -20,7 +20,7 @@ from dashboard.queries.waits import why_waiting
 from dashboard.queries.workflow import workflow
 from dashboard.templatetags.umbel import state_name
 from dashboard.templatetags.words import clock
-from monitor.deltas import FEED, GAPS, TASKS, WORKERS
+from monitor.deltas import CONTROLS, FEED, GAPS, TASKS, WORKERS
 from monitor.models import Task
 from monitor.records import RETRY, STARTED, STATES, WAITING
 
@@ -157,6 +157,23 @@ def _detail(page: Page) -> Mapping[str, Any]:
     return {"d": one.detail(page.arg("uuid"), time.time()), "why_not": why_not_control(page)}
 
 
+def _head(page: Page) -> Mapping[str, Any]:
+    return {**_detail(page), **_runs(page)}
+
+
+def _runs(page: Page) -> Mapping[str, Any]:
+    return {"runs": runs.runs(page.arg("uuid"))}
+
+
+def _runs_stamp(page: Page) -> object:
+    """The head alone shows what Umbel sent: the row's state, and how often it was run again."""
+    return _stamp(page), runs.stamp(page.arg("uuid"))
+
+
+def _runs_topics(page: Page) -> tuple[str, ...]:
+    return (*_topics(page), CONTROLS)
+
+
 def _time(page: Page) -> Mapping[str, Any]:
     context, now = _detail(page), time.time()
     line = context["d"].time if context["d"] else None
@@ -177,7 +194,8 @@ def _waiting_topics(page: Page) -> tuple[str, ...]:
 
 
 def _flow(page: Page) -> Mapping[str, Any]:
-    return {"flow": workflow(page.arg("uuid"), time.time())}
+    uuid = page.arg("uuid")
+    return {"flow": workflow(uuid, time.time()), "page_uuid": uuid, "why_not": why_not_control(page)}
 
 
 def _usual(page: Page) -> Mapping[str, Any]:
@@ -187,7 +205,8 @@ def _usual(page: Page) -> Mapping[str, Any]:
 register(
     "task",
     [
-        Region("task-head", _detail, _topics, "tasks/_head.html", stamp=_stamp),
+        Region("task-head", _head, _runs_topics, "tasks/_head.html", stamp=_runs_stamp),
+        Region("task-runs", _runs, _runs_topics, "tasks/_runs.html", every=0.5, stamp=_runs_stamp),
         Region("task-time", _time, _time_topics, "tasks/_time.html", stamp=_stamp),
         # Its countdowns are of the server: they go on while anybody looks.
         Region("task-running", _running, _running_topics, "tasks/_running.html", every=1.0),

@@ -42,10 +42,11 @@ VERBS = {
     "purge": ("Purging", "purged"),
     "withdraw": ("Withdrawing", "withdrawn"),
     "stop": ("Stopping", "stopped"),
+    "send_task": ("Sending", "sent"),
 }
-_TASKS = ("revoke", "terminate")
+_TASKS = ("revoke", "terminate", "send_task")
 _ACTS = ("withdraw", "stop")  # done to an act on many
-_ANSWERED = re.compile(r"^(\S+|Both workers|All \d+ workers) answered\. ")
+_ANSWERED = re.compile(r"^(\S+|the broker|Both workers|All \d+ workers) answered\. ")
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ class Shown:
             return ""
         were, they = ("was", "it") if self.spared == 1 else ("were", "they")
         why = "had ended, or run already" if self.record.command == "revoke" else "had ended, or do not run"
+        if self.record.command == "send_task":
+            why = "could not be sent"
         return f"{self.spared} more {were} selected and not acted on: {they} {why}."
 
     @property
@@ -150,6 +153,7 @@ class Shown:
             "purge": "Purge",
             "withdraw": "Withdraw",
             "stop": "Stop",
+            "send_task": "Send",
         }.get(self.record.command, self.record.command)
 
     @property
@@ -209,6 +213,12 @@ class Entries:
 def _said(name: str, value: object) -> str:
     if name == "signal":
         return str(value)
+    if name == "of":
+        return f"again for {str(value)[:8]}"
+    if name == "arguments":
+        return (
+            f"arguments from its {value}" if value in ("message", "worker", "result", "events") else "typed"
+        )
     if name == "last":
         return "its last" if str(value) == "True" else "not its last"
     return f"{name} {value}" if str(value) not in ("", "None") else f"{name} none"

@@ -15,7 +15,7 @@ from dashboard.queries.newest import Found, Place, wanted
 from dashboard.queries.usual import Usual, all_usual
 from dashboard.templatetags.words import clock
 from monitor.models import NOT_ROOT, Task, TaskType, Worker
-from monitor.records import STARTED, STATES, WAITING
+from monitor.records import ENDED, FAILURE, LOST, REJECTED, REVOKED, STARTED, STATES, WAITING
 
 ROWS = 50
 COUNTED = 10_000  # rows counted at most; beyond, "10,000+"
@@ -26,6 +26,8 @@ RUNNING = 10_000  # running tasks among which the oldest are looked for
 CHOICES = 2.0  # seconds that one reading of the names to choose from serves
 FRESH = 0.5  # seconds that a count of all tasks serves every page and region
 
+# Ends that call for a retry. One that succeeded is run again from its own page.
+RETRIED = frozenset({FAILURE, LOST, REJECTED, REVOKED})
 _SHOWN = (
     *("id", "uuid", "name", "state", "worker", "queue", "args", "kwargs", "received_at", "started_at"),
     *("ended_at", "seen_at", "runtime", "wait", "retries", "eta", "known", "note"),
@@ -48,14 +50,20 @@ class Row:
         return self.task.state == STARTED
 
     @property
+    def ended(self) -> bool:
+        return self.task.state in ENDED
+
+    @property
     def tries(self) -> int:
         return self.task.retries + 1
 
     @property
     def action(self) -> str:
-        """What can be asked for it: revoke while it waits, terminate while it runs."""
+        """What can be asked for it: to revoke it, to terminate it, or to retry what ended badly."""
         if self.running:
             return "terminate"
+        if self.task.state in RETRIED:
+            return "retry"
         return "revoke" if self.task.state in WAITING else ""
 
     @property

@@ -38,15 +38,7 @@ def workflow(uuid: str, now: float) -> Flow | None:
     task = Task.objects.filter(uuid=uuid).first()
     if task is None:
         return None
-    root = task.root_id or task.parent_id or task.uuid
-    # Each by its own index; the one of roots leaves out who is its own.
-    related = (Q(uuid__in=(root, uuid)), Q(parent_id=uuid), NOT_ROOT & Q(root_id=root))
-    found = {
-        one.pk: one
-        for some in related
-        for one in Task.objects.filter(some).order_by("first_seen_at", "id")[: MOST_KIN + 1]
-    }
-    kin = sorted(found.values(), key=lambda one: (one.first_seen_at, one.pk))
+    kin = _kin(task)
     shown = {one.uuid: one for one in kin[:MOST_KIN]} | {task.uuid: task}
     children: dict[str, list[Task]] = {}
     for one in shown.values():
@@ -69,3 +61,21 @@ def workflow(uuid: str, now: float) -> Flow | None:
     failed = sum(1 for one in shown.values() if one.state == "FAILURE")
     unseen = task.parent_id if task.parent_id and task.parent_id not in shown else ""
     return Flow(roots, len(shown), failed, len(kin) > MOST_KIN, unseen or "")
+
+
+def family(uuid: str) -> list[Task]:
+    """The tasks of the same workflow, oldest first, as many as its tree shows."""
+    task = Task.objects.filter(uuid=uuid).first()
+    return _kin(task)[:MOST_KIN] if task is not None else []
+
+
+def _kin(task: Task) -> list[Task]:
+    root = task.root_id or task.parent_id or task.uuid
+    # Each by its own index; the one of roots leaves out who is its own.
+    related = (Q(uuid__in=(root, task.uuid)), Q(parent_id=task.uuid), NOT_ROOT & Q(root_id=root))
+    found = {
+        one.pk: one
+        for some in related
+        for one in Task.objects.filter(some).order_by("first_seen_at", "id")[: MOST_KIN + 1]
+    }
+    return sorted(found.values(), key=lambda one: (one.first_seen_at, one.pk))

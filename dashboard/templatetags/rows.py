@@ -102,7 +102,11 @@ def _parts(row: Row, mute: bool, prefix: str, now: float) -> tuple[SafeString, S
 
 
 # What can be asked for a task -> its button.
-_ACTIONS = {"revoke": "tasks/_row_revoke.html", "terminate": "tasks/_row_terminate.html"}
+_ACTIONS = {
+    "revoke": "tasks/_row_revoke.html",
+    "terminate": "tasks/_row_terminate.html",
+    "retry": "tasks/_row_retry.html",
+}
 _NOTHING = SafeString("")
 _LATE = SafeString(' class="warn"')
 _DIM = SafeString(' class="dim"')
