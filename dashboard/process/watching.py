@@ -71,6 +71,7 @@ class Monitor:
         store.fence = lambda cursor: self.lease.fence(term, cursor)
         # Read-only sends no command, not even one that was asked for before.
         keeper = None if settings.UMBEL_READ_ONLY else control.Keeper(control.perform).look
+        tender = control.Tender(None if settings.UMBEL_READ_ONLY else control.perform).look
         options = Options(
             broker=self.broker,
             store=store,
@@ -78,6 +79,7 @@ class Monitor:
             gap=self._gap,
             keeper=keeper,
             acts=Acts(control.perform, settings.UMBEL_BULK_RATE, settings.UMBEL_READ_ONLY).look,
+            tender=tender,
         )
         standby, self._standby = self._standby, None
         self._listener = standby

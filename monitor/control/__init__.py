@@ -9,10 +9,12 @@ from monitor.control.again import retry
 from monitor.control.asking import Unreachable
 from monitor.control.capabilities import Can, Capabilities, capabilities
 from monitor.control.commands import SIGNALS, Actor, Command, Message, Refused
+from monitor.control.draining import drain
 from monitor.control.inspecting import discover, held_by, inspect_worker
 from monitor.control.keeping import Keeper
 from monitor.control.performing import perform, recover, refuse
 from monitor.control.purging import depth
+from monitor.control.tending import Tender
 
 __all__ = [
     "SIGNALS",
@@ -23,10 +25,12 @@ __all__ = [
     "Keeper",
     "Message",
     "Refused",
+    "Tender",
     "Unreachable",
     "capabilities",
     "depth",
     "discover",
+    "drain",
     "held_by",
     "inspect_worker",
     "perform",

@@ -16,6 +16,9 @@ ENABLE_EVENTS, DISABLE_EVENTS = "enable_events", "disable_events"
 PING, SHUTDOWN = "ping", "shutdown"
 PURGE = "purge"
 SEND = "send_task"
+# Asked of Umbel itself: it sends the others when their time has come.
+SHRINK_WHEN_FREE, KEEP_SIZE = "shrink_when_free", "keep_size"
+DRAIN, END_DRAIN, DISMISS = "drain", "end_drain", "dismiss"
 
 # Roles that may control; ``dashboard.access`` says who has them.
 MAY_CONTROL = ("operator", "admin")

@@ -17,6 +17,7 @@ from typing import Any
 from django.db import DatabaseError, close_old_connections, connections, transaction
 
 from monitor.broker import current
+from monitor.control import drifting
 from monitor.control.asking import Reply, Unreachable, ask
 from monitor.control.commands import Actor, Command, Refused
 from monitor.control.inspecting import Seen, seen_on
@@ -77,6 +78,20 @@ def perform(
 def refuse(command: Command, actor: Actor, message: str) -> None:
     """Record a command that was refused before it came here: what was asked for in vain is history, too."""
     _record_refusal(command, actor, message)
+
+
+def noted(command: Command, actor: Actor, evidence: str, effect: str = Effect.NOTED) -> ControlRecord:
+    """Record what was asked of Umbel itself, of which nothing is sent now. Raises ``Refused``."""
+    record = _new(command, actor)
+    record.effect, record.evidence = effect, _clean(evidence, 2_000)
+    record.completed_at = record.at
+    try:
+        record.save(force_insert=True)
+    except DatabaseError as error:
+        log.exception("What was asked could not be recorded; it is not done.")
+        raise _Unwritten("The record of this could not be written, so it is not done.") from error
+    _announce(record)
+    return record
 
 
 def recover(older_than: float = 0.0) -> int:
@@ -177,6 +192,7 @@ def _outcomes(order: Order, replies: list[Reply]) -> list[dict[str, str]]:
 def _look_later(order: Order, record: ControlRecord) -> None:
     if not _room.acquire(blocking=False):
         _complete(record, Verdict([]), "Umbel was busy with other commands and did not look.")
+        drifting.note(record)
         return
     # The web's copy of the record is not shared with the thread.
     identity, sent_at = record.pk, record.sent_at or record.at
@@ -189,6 +205,7 @@ def _look_after(order: Order, identity: Any, sent_at: float) -> None:
         verdict = _look_until_seen(order, sent_at)
         record = ControlRecord.objects.get(pk=identity)
         _complete(record, verdict, "")
+        drifting.note(record)
         _announce(record)
     except Exception:  # a look must never end the pool; recover() closes the record
         log.exception("The effect of a control command could not be looked for.")

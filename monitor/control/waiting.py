@@ -1,0 +1,201 @@
+"""Shrink when free: a pool becomes smaller once enough of its slots are idle, so that nothing is in the way.
+
+What was asked is in the database and survives a restart of Umbel. It ends when it was done, withdrawn,
+overtaken by another command, or when its time is over; each of that is in the audit log.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+
+from monitor.control.asking import Unreachable
+from monitor.control.capabilities import capabilities
+from monitor.control.commands import (
+    AUTOSCALE,
+    GROW,
+    KEEP_SIZE,
+    MAY_CONTROL,
+    SHRINK,
+    SHRINK_WHEN_FREE,
+    Actor,
+    Command,
+    Refused,
+    whole_number,
+)
+from monitor.control.inspecting import pool_size, seen_on
+from monitor.control.orders import able
+from monitor.control.performing import noted, refuse
+from monitor.control.pools import MOST_PROCESSES
+from monitor.models import ControlRecord, WaitingShrink, Worker
+
+WITHIN = (900, 3600, 4 * 3600, 86_400)  # seconds that it may wait
+LOOK_TIMEOUT = 1.0
+UMBEL = Actor(None, "Umbel", "operator")
+Perform = Callable[[Command, Actor], ControlRecord]
+
+
+def shrink_when_free(hostname: str, to: int, within: int, actor: Actor, reason: str = "") -> WaitingShrink:
+    """Remember it; one a worker, and a new one takes the place of the one before. Raises ``Refused``."""
+    command = Command(SHRINK_WHEN_FREE, (hostname,), {"to": to, "within": within}, reason=reason)
+    try:
+        row = _checked(command, actor)
+    except Refused as refusal:
+        refuse(command, actor, str(refusal))
+        raise
+    now = time.time()
+    n = (row.size or 0) - to
+    slots = "1 slot is" if n == 1 else f"{n} slots are"
+    noted(
+        command,
+        actor,
+        f"Nothing is sent yet: Umbel waits until {slots} idle on {hostname}, "
+        f"for {_span(within)} at the most.",
+    )
+    try:
+        with transaction.atomic():
+            _open(hostname).update(ended_at=now, ended=f"{actor.username} asked for {to} instead.")
+            found = WaitingShrink.objects.create(
+                worker=hostname, at=now, to=to, until=now + within, pid=row.pid, reason=reason[:500],
+                user_id=actor.user_id, username=actor.username, role=actor.role, address=actor.address,
+            )  # fmt: skip
+    except IntegrityError as error:
+        raise Refused(
+            f"Somebody else asked for the same of {hostname} at this moment; look again."
+        ) from error
+    tell(hostname)
+    return found
+
+
+def withdraw(hostname: str, actor: Actor) -> None:
+    """It is not done any more. Raises ``Refused`` when nothing waits."""
+    command = Command(KEEP_SIZE, (hostname,))
+    if actor.role not in MAY_CONTROL:
+        _refused(
+            command, actor, f"{actor.username or 'You'} cannot withdraw it: that needs the operator role."
+        )
+    found = _open(hostname).first()
+    if found is None or not _end(found, f"{actor.username} withdrew it.", time.time()):
+        _refused(
+            command, actor, f"No shrink waits on {hostname}: it was done, withdrawn, or its time was over."
+        )
+        return
+    asked = f"{found.username} had asked for {found.to}"
+    noted(command, actor, f"The pool of {hostname} keeps its size: {asked}, and nothing was sent.")
+
+
+def look(perform: Perform, now: float) -> int:
+    """Carry out what can be, end what is over; how many still wait."""
+    left = 0
+    for one in WaitingShrink.objects.filter(ended_at=None):
+        ended = _over(one, now) or _carried_out(one, perform)
+        if ended:
+            _end(one, ended, now)
+        else:
+            left += 1
+    return left
+
+
+def tell(hostname: str) -> None:
+    """Pages of this worker draw anew."""
+    from monitor.publish import announce  # the channel layer is for those that have one
+
+    announce({"workers", f"worker:{hostname}"})
+
+
+def _checked(command: Command, actor: Actor) -> Worker:
+    (hostname,) = command.targets
+    if actor.role not in MAY_CONTROL:
+        raise Refused(f"{actor.username or 'You'} cannot control workers: that needs the operator role.")
+    to = whole_number(command.arguments["to"], "The pool size", 1, MOST_PROCESSES)
+    if command.arguments["within"] not in WITHIN:
+        raise Refused(
+            f"It can wait for {', '.join(map(_span, WITHIN))}; {command.arguments['within']} s is none."
+        )
+    able(hostname, SHRINK)
+    row = Worker.objects.get(hostname=hostname)
+    if not (can := capabilities(row).of(SHRINK)).allowed:
+        raise Refused(can.reason)
+    if row.size is None:
+        raise Refused(
+            f"The pool size of {hostname} is not known yet: try again when it has answered inspect."
+        )
+    if to >= row.size:
+        raise Refused(f"{hostname} has {row.size} pool processes: {to} is not fewer. Nothing was noted.")
+    return row
+
+
+def _over(one: WaitingShrink, now: float) -> str:
+    """Why there is nothing to wait for any more; '' while there is."""
+    row = Worker.objects.filter(hostname=one.worker).first()
+    command = Command(SHRINK_WHEN_FREE, (one.worker,), {"to": one.to})
+    if now > one.until:
+        text = (
+            f"{one.worker} never had enough idle slots in time; nothing was sent. {one.username} had asked."
+        )
+        noted(command, UMBEL, text, ControlRecord.Effect.NONE)
+        return "Its time was over; nothing was sent."
+    if row is not None and None not in (row.pid, one.pid) and row.pid != one.pid:
+        text = f"{one.worker} was restarted, with a size of its own; nothing was sent."
+        noted(command, UMBEL, text, ControlRecord.Effect.NONE)
+        return text
+    later = ControlRecord.objects.filter(
+        command__in=(GROW, SHRINK, AUTOSCALE), at__gt=one.at, sent_at__isnull=False
+    )
+    for record in later.order_by("at"):
+        if record.targets == [one.worker]:
+            return f"{record.username} set another size; nothing was sent."
+    if row is not None and not capabilities(row).of(SHRINK).allowed and row.status == "online":
+        return f"{capabilities(row).of(SHRINK).reason} Nothing was sent."
+    if row is not None and row.status == "online" and row.size is not None and row.size <= one.to:
+        return f"It has {row.size} already; nothing was sent."
+    return ""
+
+
+def _carried_out(one: WaitingShrink, perform: Perform) -> str:
+    """What came of it, when enough slots are idle by the worker's own word; '' while they are not."""
+    row = Worker.objects.filter(hostname=one.worker, status="online").first()
+    if row is None or (row.busy is not None and row.busy > one.to):
+        return ""
+    try:
+        seen = seen_on([one.worker], LOOK_TIMEOUT).get(one.worker)
+    except Unreachable:
+        return ""
+    size = pool_size(seen.stats) if seen is not None else None
+    if seen is None or size is None or sum(where == "active" for where in seen.tasks.values()) > one.to:
+        return ""
+    if one.user is not None and not one.user.is_active:
+        return f"The account of {one.username} was closed; nothing was sent."
+    reason = (
+        f"When free, as asked for at {time.strftime('%H:%M', time.gmtime(one.at))} UTC. {one.reason}".strip()
+    )
+    actor = Actor(one.user_id, one.username, one.role, one.address)
+    try:
+        record = perform(Command(SHRINK, (one.worker,), {"to": one.to}, reason=reason), actor)
+    except Refused as refusal:
+        return str(refusal)
+    return f"Sent when {size - one.to} slots were idle: see {record.pk}."
+
+
+def _open(hostname: str) -> QuerySet[WaitingShrink]:
+    return WaitingShrink.objects.filter(worker=hostname, ended_at=None)
+
+
+def _end(one: WaitingShrink, how: str, now: float) -> bool:
+    """Whether it was still open: two may end it at once."""
+    ended = WaitingShrink.objects.filter(pk=one.pk, ended_at=None).update(ended_at=now, ended=how[:500])
+    if ended:
+        tell(one.worker)
+    return bool(ended)
+
+
+def _refused(command: Command, actor: Actor, text: str) -> None:
+    refuse(command, actor, text)
+    raise Refused(text)
+
+
+def _span(seconds: int) -> str:
+    return f"{seconds // 60} min" if seconds < 3600 else f"{seconds // 3600} h"
