@@ -12,6 +12,7 @@ from dashboard.controls import acts as act_controls
 from dashboard.controls import queues as queue_controls
 from dashboard.controls import runs as run_controls
 from dashboard.controls import tasks as task_controls
+from dashboard.controls import tended as tended_controls
 from dashboard.controls import workers as worker_controls
 from dashboard.views import accounts, acts, audit, feed, overview, search, settings, tasks, workers
 
@@ -41,6 +42,15 @@ urlpatterns = [
     path("workers/<int:pk>/restart-pool/", worker_controls.restart_pool, name="worker-restart-pool"),
     path("workers/<int:pk>/ping/", worker_controls.ping, name="worker-ping"),
     path("workers/<int:pk>/shutdown/", worker_controls.shutdown, name="worker-shutdown"),
+    path("workers/<int:pk>/resize/", workers.resize, name="worker-resize"),
+    path("workers/<int:pk>/when-free/", tended_controls.shrink_when_free, name="worker-shrink-when-free"),
+    path("workers/<int:pk>/keep-size/", tended_controls.keep_size, name="worker-keep-size"),
+    path("workers/<int:pk>/set-again/", tended_controls.set_again, name="worker-set-again"),
+    path("workers/<int:pk>/dismiss/", tended_controls.dismiss, name="worker-dismiss"),
+    path("workers/<int:pk>/drain/", workers.drain, name="worker-drain"),
+    path("workers/<int:pk>/drain/begin/", tended_controls.drain, name="worker-drain-begin"),
+    path("workers/<int:pk>/drain/again/", tended_controls.drain_again, name="worker-drain-again"),
+    path("workers/<int:pk>/drain/undo/", tended_controls.undo_drain, name="worker-drain-undo"),
     path("workers/<str:command>/many/", act_controls.workers, name="workers-act"),
     # Acts on many
     path("acts/", acts.acts, name="acts"),

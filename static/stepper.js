@@ -17,7 +17,8 @@ function startStepper(stepper) {
     const step = Number(target.closest("[data-step]")?.dataset.step);
     if (!step) return;
     input.value = Math.max(1, (Number.parseInt(input.value, 10) || 0) + step);
-    touch(stepper);
+    // As if it was typed: what it would do is asked for.
+    input.dispatchEvent(new Event("input", { bubbles: true }));
   });
   input.addEventListener("input", () => touch(stepper));
   // What was asked for is no longer a draft: the field follows the pool again.

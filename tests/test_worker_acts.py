@@ -132,7 +132,7 @@ def test_solo_and_beat_keep_what_they_can_do(client: Client) -> None:
     assert not disabled(html, "Ping")
     for words in ("Restart pool", "Shut down…", "Set rate", "Add queue", "Stop consuming"):
         assert disabled(html, words), words
-    assert "<b>Restart pool, Enable events, Stop events, Shut down:</b> c@h is celery beat" in html
+    assert "<b>Restart pool, Enable events, Stop events, Drain, Shut down:</b> c@h is celery beat" in html
 
 
 def test_without_an_inspection_nothing_is_made_up(client: Client) -> None:

@@ -11,14 +11,15 @@ from dashboard import access
 from dashboard.forms.workers import STATUSES, WorkerFilter, has
 from dashboard.fragments import Page, Region, register
 from dashboard.fragments.overview import CLOCK
+from dashboard.queries import drains, gaps, stalled, tended
+from dashboard.queries import drift as drift_queries
 from dashboard.queries import feed as feed_queries
-from dashboard.queries import gaps, stalled
 from dashboard.queries import worker as queries
 from dashboard.queries import workers as worker_queries
 from dashboard.queries.registered import registered
 from dashboard.queries.unheard import unheard
 from dashboard.queries.workers import WorkerView
-from monitor.deltas import FEED, GAPS, TASKS, WORKERS
+from monitor.deltas import CONTROLS, FEED, GAPS, TASKS, WORKERS
 
 CHIPS = {
     "online": ("Online", "s-online", "succeeded"),
@@ -121,6 +122,7 @@ ACTS = (
     ("pool_restart", "worker-restart-pool", "Restart pool", "s-retry", False),
     ("enable_events", "worker-enable-events", "Enable events", "a-eye", False),
     ("disable_events", "worker-disable-events", "Stop events", "a-eye", False),
+    ("cancel_consumer", "worker-drain", "Drain…", "a-drain", False),
     ("shutdown", "worker-shutdown", "Shut down…", "a-power", True),
 )
 
@@ -212,8 +214,22 @@ def pool(page: Page, view: WorkerView) -> Mapping[str, Any]:
         "autoscaled": can.autoscale.allowed or view.row.autoscale_max is not None,
         "units": UNITS.get(view.row.pool, ("slot", "slots")),
         "started_with": queries.started_with(view),
-        "each": view.rate / view.size if view.full and view.size and view.rate else None,
     }
+
+
+def _tended(page: Page, view: WorkerView) -> Mapping[str, Any]:
+    found = drift_queries.drift(view)
+    return {"tended": tended.tended(view), "drift": found, "may": access.can_control(page)}
+
+
+def _drift(page: Page, view: WorkerView) -> Mapping[str, Any]:
+    return {"drift": drift_queries.drift(view)}
+
+
+def _drain(page: Page, view: WorkerView) -> Mapping[str, Any]:
+    may = access.can_control(page)
+    no = queries.why_not(view, "cancel_consumer") if may else pool(page, view)["add_no"]
+    return {"drain": drains.drain(view), "may": may, "no": no}
 
 
 def _topics(*more: str) -> tuple[str, ...]:
@@ -242,13 +258,19 @@ register(
     [
         Region("worker-head", _one(_head), _topics(FEED), "workers/_head.html", every=0.5),
         Region("worker-blind", _blind("worker-blind"), (GAPS, CLOCK), "feed/_blind.html", every=1.0, sees=()),
+        Region("worker-tended", _one(_tended), _topics(CONTROLS), "workers/_tended.html", every=1.0),
         Region("worker-slots", _one(_slots), _topics(), "workers/_slots.html", every=0.5),
         Region("worker-held", _one(_held), _topics(), "workers/_held.html", every=1.0),
         Region("worker-unheard", _one(_unheard), (WORKERS, GAPS), "workers/_unheard.html", every=1.0),
+        Region("worker-drift", _one(_drift), (WORKERS, CONTROLS), "workers/_drift.html", every=2.0),
         Region("worker-settings", _one(_settings), (WORKERS,), "workers/_settings.html", every=5.0),
         Region("worker-pool", _one(pool), _topics(), "workers/_pool.html", every=0.5),
         Region("worker-queues", _one(_queues), (WORKERS,), "workers/_queues.html", every=1.0),
         Region("worker-limits", _one(_limits), (WORKERS,), "workers/_limits.html", every=2.0),
         Region("worker-facts", _one(_facts), (WORKERS,), "workers/_facts.html", every=1.0),
     ],
+)
+register(
+    "worker-drain",
+    [Region("worker-drain", _one(_drain), _topics(CONTROLS), "workers/_drain.html", every=0.5)],
 )

@@ -10,7 +10,7 @@ from django.db.models import Sum
 from django.urls import reverse
 from django.utils.html import format_html
 
-from dashboard.queries import backlog, shared, stalled, stuck, workers
+from dashboard.queries import backlog, drift, shared, stalled, stuck, workers
 from dashboard.queries.backlog import QueueView
 from dashboard.queries.feed import Freshness, freshness
 from dashboard.queries.odds import counts_of, odds
@@ -41,6 +41,8 @@ class Item:
     href: str
     act: str = "Inspect"
     enable: int | None = None  # the worker whose events a button turns on
+    post: str = ""  # where the button posts to, and what it says; without, it only leads to ``href``
+    button: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ def attention(fleet: Fleet, queues: Sequence[QueueView], fresh: Freshness) -> li
     stalls = stalled.by_worker(fresh)
     for worker in fleet.workers:
         items += _worker(worker, stalls.get(worker.hostname), fleet.now)
+    items += [_returned(one, fleet.now) for one in drift.returned()]
     if fresh.live or fresh.at is None:
         # Else a task whose end nobody heard would look stuck.
         items += _stuck(fleet, queues)
@@ -218,6 +221,25 @@ def _worker(worker: WorkerView, stall: Stalled | None, now: float) -> list[Item]
             Item(3, 0, "slow", "s-warn", f"{name} is there twice", text, f"{name} is there twice", href)
         )
     return items
+
+
+def _returned(one: drift.Returned, now: float) -> Item:
+    """A worker that came back without what was set on it."""
+    href, post = reverse("worker", args=[one.pk]), reverse("worker-set-again", args=[one.pk])
+    age = span(one.at, now) or 0.0
+    return Item(
+        3,
+        age,
+        "slow",
+        "s-warn",
+        one.title,
+        one.text,
+        one.title,
+        href,
+        "Open worker",
+        post=post,
+        button=one.offer,
+    )
 
 
 def _stuck(fleet: Fleet, queues: Sequence[QueueView]) -> list[Item]:

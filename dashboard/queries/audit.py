@@ -22,6 +22,7 @@ EFFECTS = {
     "unverified": ("lost", "Not verified"),
     "none": ("failed", "No effect"),
     "refused": ("rejected", "Refused"),
+    "noted": ("sent", "Noted"),
 }
 # Command -> what is being done, what was done, to what.
 VERBS = {
@@ -43,6 +44,11 @@ VERBS = {
     "withdraw": ("Withdrawing", "withdrawn"),
     "stop": ("Stopping", "stopped"),
     "send_task": ("Sending", "sent"),
+    "shrink_when_free": ("Waiting to shrink pool of", "shrinks when free"),
+    "keep_size": ("Keeping the size of", "keeps its size"),
+    "drain": ("Draining", "drain begun"),
+    "end_drain": ("Ending the drain of", "drain undone"),
+    "dismiss": ("Dismissing offers for", "offers dismissed"),
 }
 _TASKS = ("revoke", "terminate", "send_task")
 _ACTS = ("withdraw", "stop")  # done to an act on many
@@ -131,6 +137,7 @@ class Shown:
             "verified": f"{what}, verified",
             "partly": f"{what}, partly",
             "none": f"{self.verb} {self.object}: no effect",
+            "noted": what,
         }.get(effect, f"{self.verb} {self.object}: not confirmed")
 
     @property
@@ -154,6 +161,11 @@ class Shown:
             "withdraw": "Withdraw",
             "stop": "Stop",
             "send_task": "Send",
+            "shrink_when_free": "Shrink when free the pool of",
+            "keep_size": "Keep the size of",
+            "drain": "Drain",
+            "end_drain": "Undo the drain of",
+            "dismiss": "Dismiss what was forgotten by",
         }.get(self.record.command, self.record.command)
 
     @property

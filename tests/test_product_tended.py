@@ -1,0 +1,127 @@
+"""Resizing with its preview, shrink when free, drift and drain, in the browser with a worker of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.conftest import Worker, WorkerFactory, shop, wait_until
+from tests.product import Product
+
+pytestmark = [pytest.mark.live, pytest.mark.browser]
+
+
+@pytest.fixture
+def guest(product: Product, worker: WorkerFactory, request: pytest.FixtureRequest) -> Iterator[Worker]:
+    """Two pool processes on a queue of its name, which is that of the test."""
+    name = re.sub(r"\W+", "-", request.node.name)[-30:]
+    yield worker(product.broker, name=name, queues=(name,), grace=8)
+
+
+def queue(guest: Worker) -> str:
+    return guest.hostname.partition("@")[0]
+
+
+def opened(page: Page, guest: Worker) -> Page:
+    page.goto("/workers/")
+    page.get_by_role("link", name=guest.hostname).or_(
+        page.locator(f"a.rowlink:has-text('{queue(guest)}')")
+    ).first.click()
+    expect(page.get_by_role("heading", name=guest.hostname, level=1)).to_be_visible(timeout=10000)
+    expect(page.locator("#worker-slots")).to_contain_text("of 2", timeout=15000)
+    return page
+
+
+def test_the_preview_follows_the_wanted_size(product: Product, signed_in: Any, guest: Worker) -> None:
+    page = opened(signed_in(), guest)
+    expect(page.locator("#resize-preview")).to_contain_text("0 of 2 slots busy")
+    page.get_by_role("button", name="One more").click()
+    page.get_by_role("button", name="One more").click()
+    expect(page.locator("#resize-preview")).to_contain_text("No effect now: nothing waits", timeout=5000)
+    expect(page.get_by_role("button", name="Grow by 2")).to_be_visible()
+    page.get_by_role("textbox", name="Size").fill("x")
+    expect(page.locator("#resize-preview")).to_contain_text("“x” is none", timeout=5000)
+
+
+def test_a_shrink_waits_for_what_runs_and_is_sent_when_it_has_ended(
+    product: Product, signed_in: Any, guest: Worker
+) -> None:
+    page = opened(signed_in(), guest)
+    naps = [shop(product.broker).send_task("shop.nap", [6], queue=queue(guest)) for _ in range(2)]
+    expect(page.locator("#worker-slots")).to_contain_text(re.compile(r"2\s*of 2"), timeout=8000)
+    page.get_by_role("textbox", name="Size").fill("1")
+    page.get_by_role("button", name="When free").click()
+    expect(page.locator("#toasts")).to_contain_text("Waits for idle slots to shrink to 1", timeout=5000)
+    tended = page.locator("#worker-tended")
+    expect(tended).to_contain_text("Shrinks to 1 when free.", timeout=5000)
+    expect(tended).to_contain_text("otto asked")
+    for nap in naps:
+        nap.get(timeout=30)
+    expect(tended).to_contain_text("Sent when", timeout=20000)
+    expect(page.locator("#worker-slots")).to_contain_text("of 1", timeout=15000)
+    page.goto("/audit/?what=pool_shrink&who=otto")
+    expect(page.locator("main")).to_contain_text("When free, as asked for at")
+
+
+def test_what_a_restart_forgot_is_offered_again_and_set_with_one_button(
+    product: Product, signed_in: Any, guest: Worker, worker: WorkerFactory
+) -> None:
+    page = opened(signed_in(), guest)
+    page.get_by_role("textbox", name="Size").fill("3")
+    page.get_by_role("button", name="Grow by 1").click()
+    expect(page.locator("#worker-drift")).to_contain_text("Pool size 3", timeout=20000)
+    expect(page.locator("#worker-drift")).to_contain_text("celery worker -c 3")
+    address = page.url
+    guest.stop()
+    worker(product.broker, name=queue(guest), queues=(queue(guest),))
+    page.goto("/")
+    item = page.locator("#attention li", has_text=f"{guest.hostname} came back with 2")
+    expect(item).to_contain_text("3 was wanted by otto", timeout=30000)
+    page.goto(address)
+    expect(page.locator("#worker-tended")).to_contain_text("set again?", timeout=10000)
+    page.get_by_role("button", name="Grow to 3 again").click()
+    expect(page.locator("#worker-slots")).to_contain_text("of 3", timeout=20000)
+    expect(page.locator("#worker-tended")).not_to_contain_text("set again?", timeout=20000)
+    expect(page.locator("#worker-drift")).to_contain_text("Pool size 3", timeout=20000)
+
+
+def test_a_drain_goes_step_by_step_is_live_and_can_be_undone(
+    product: Product, signed_in: Any, guest: Worker
+) -> None:
+    app, name = shop(product.broker), queue(guest)
+    page = opened(signed_in(), guest)
+    app.send_task("shop.add", [1, 2], queue=name, countdown=600)
+    app.send_task("shop.nap", [8], queue=name)
+    expect(page.locator("#worker-slots")).to_contain_text(re.compile(r"1\s*of 2"), timeout=8000)
+    page.get_by_role("link", name="Drain…").click()
+    page.get_by_label("Reason").fill("New host")
+    page.get_by_role("button", name="Drain: stop consuming 1 queue").click()
+    drain = page.locator("#worker-drain")
+    expect(drain).to_contain_text("Under way", timeout=10000)
+    expect(drain).to_contain_text("Cancelled", timeout=15000)
+    expect(drain).to_contain_text("1 task held for its ETA.")
+    expect(drain).to_contain_text("which no other online worker consumes")
+    expect(drain).to_contain_text(re.compile(r"Running\s*0"), timeout=25000)
+    expect(drain).to_contain_text("it can go", timeout=5000)
+    waits = app.send_task("shop.add", [3, 4], queue=name)
+    page.get_by_role("button", name="Undo: consume again").click()
+    expect(drain).to_contain_text("otto undid it", timeout=15000)
+    assert waits.get(timeout=20) == 7
+
+
+def test_a_drain_ends_with_the_shutdown_by_name(product: Product, signed_in: Any, guest: Worker) -> None:
+    page = opened(signed_in(), guest)
+    page.get_by_role("link", name="Drain…").click()
+    page.get_by_role("button", name="Drain: stop consuming 1 queue").click()
+    drain = page.locator("#worker-drain")
+    expect(drain).to_contain_text("it can go", timeout=20000)
+    page.get_by_role("link", name="Shut down…").click()
+    dialog = page.locator("dialog[open]")
+    dialog.get_by_label("Type the worker’s name").fill(guest.hostname)
+    dialog.get_by_role("button", name="Shut down worker").click()
+    expect(drain).to_contain_text("It was shut down, and is offline.", timeout=20000)
+    wait_until(lambda: not guest.process.running(), 20, what="the end of the worker")
