@@ -160,6 +160,7 @@ class Settled(msgspec.Struct):
     worker: str = ""
     args: str | None = None
     kwargs: str | None = None
+    note: str = ""  # how it is known, when not from the backend
 
 
 class Queued(msgspec.Struct):
@@ -212,6 +213,16 @@ class Stalled(msgspec.Struct, frozen=True):
     by_events: bool = False  # the broker does not tell a queue's depth
 
 
+class Twice(msgspec.Struct, frozen=True):
+    """A task of which one attempt was started twice: the broker had handed its message out again."""
+
+    uuid: str
+    name: str
+    at: float  # our clock, when that was noticed
+    workers: list[str]  # in the order of their starts
+    together: bool  # the second began before the first was known to have ended
+
+
 class FeedRecord(msgspec.Struct):
     """How fresh and whole the picture is: the header's chip and the page that explains it."""
 
@@ -249,6 +260,7 @@ class FeedRecord(msgspec.Struct):
     # What the last look back after a gap found, by kind ("ends read", "found waiting", …); see engine.rounds.
     looked_back: dict[str, int] = {}
     stalled: list[Stalled] = []
+    twice: list[Twice] = []  # of the last hour, the newest first
     # Messages in the queues of workers that rest, as the broker counted them, and when.
     depths: dict[str, int] = {}
     depths_at: float | None = None

@@ -319,6 +319,7 @@ class Cluster:
             limits=dict(self.limits.let_go),
             worst_drift=worst[1],
             worst_drift_worker=worst[2],
+            twice=self.tasks.doubles.latest(now),
         )
 
     @property

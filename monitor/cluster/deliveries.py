@@ -148,7 +148,7 @@ def state_of(end: Mark) -> str:
 def note_of(end: Mark) -> str:
     detail = detail_of(end)
     if end.kind == "settled":
-        return "end read from the result backend"
+        return str(detail.get("note") or "end read from the result backend")
     if end.kind == "rejected" and detail.get("requeue"):
         return "returned to its queue"
     return str(detail.get("note") or "")

@@ -64,6 +64,8 @@ class Hearsay:
         detail: dict[str, Any] = {"state": settled.state}
         if settled.ended_at is not None:
             detail["ended"] = settled.ended_at
+        if settled.note:
+            detail["note"] = clean(settled.note)
         for field, limit in (
             ("result", TEXT_LIMIT),
             ("exception", EXCEPTION_LIMIT),

@@ -13,6 +13,7 @@ from monitor.cluster.limits import Limits
 from monitor.cluster.plain import row_of
 from monitor.cluster.tally import Tally
 from monitor.cluster.task import Task, pid_of
+from monitor.cluster.twice import Doubles
 from monitor.events import Received, Sent, Started, TaskEvent
 from monitor.records import ENDED, Mark, TaskRecord
 from monitor.redact import Redactor
@@ -40,6 +41,7 @@ class Tasks:
         self.suspects: dict[str, float] = {}  # absent from an inspection -> when it was asked
         # Events that were counted as applied and proved to be repeated; taken by the caller.
         self.duplicates = 0
+        self.doubles = Doubles()
         self.keep = False  # while history cannot be read back, nothing may leave memory
         self._batch: dict[str, list[TaskEvent]] = {}  # taken over, not yet drained
         self._left: dict[str, list[TaskEvent]] = {}  # of those, what has to wait for the next tick
@@ -317,6 +319,7 @@ class Tasks:
         if row.state in ENDED:
             self._leaving.append((now + self._limits.finished_for, task.uuid))
             self.suspects.pop(task.uuid, None)
+        self.doubles.note(row, now)
         tally.count(row, task.new)
         task.new = []
         return row

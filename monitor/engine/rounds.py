@@ -15,6 +15,7 @@ import structlog
 from monitor import registered
 from monitor.broker import Broker
 from monitor.cluster import Cluster
+from monitor.engine.gone import Gone, Known
 from monitor.engine.lookback import LookBack
 from monitor.engine.stalls import Stalls
 from monitor.records import RECEIVED, STARTED, Gap, Inspection, Settled, TaskRecord
@@ -103,6 +104,7 @@ class Rounds:
         self._free = asyncio.Semaphore(AT_ONCE)
         self._back = LookBack(cluster, broker, clock, self._call)
         self.stalls = Stalls(cluster, broker, clock, self._call)
+        self.gone = Gone(cluster, broker, clock, self._call, Known(self._held, read_results))
         self._runners: set[asyncio.Task[None]] = set()
 
     @property
@@ -138,6 +140,8 @@ class Rounds:
         now = self.clock()
         if self.stalls.is_due(now):
             self._start(self.stalls.look())
+        if self.gone.is_due(now):
+            self._start(self.gone.look())
         wanted = set(self.cluster.wants_inspection(now))
         for hostname in wanted:
             visit = self._visits.setdefault(hostname, _Visit(light_at=now))
@@ -203,6 +207,16 @@ class Rounds:
             if uuid in open_questions and self._is_over(record, open_questions[uuid], now):
                 self.cluster.end_not_seen(uuid, self.clock())
                 self._questions.pop(uuid, None)
+
+    def _held(self) -> set[str] | None:
+        """What all workers that are online said they hold; None when one did not say all of it."""
+        found: set[str] = set()
+        for hostname in self.online():
+            visit = self._visits.get(hostname)
+            if visit is None or visit.listed is None:
+                return None
+            found |= visit.listed
+        return found
 
     def close(self) -> None:
         for runner in self._runners:
