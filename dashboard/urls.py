@@ -26,6 +26,9 @@ urlpatterns = [
     path("tasks/retry/", run_controls.retry, name="tasks-retry"),
     path("tasks/run/", run_controls.run, name="tasks-run"),
     path("tasks/run/failed/", run_controls.run_failed, name="tasks-run-failed"),
+    path("tasks/revoke-stamped/", task_controls.revoke_stamped, name="tasks-revoke-stamped"),
+    path("tasks/abort/", task_controls.abort, name="tasks-abort"),
+    path("tasks/steps/<int:pk>/withdraw/", task_controls.withdraw, name="tasks-withdraw"),
     path("tasks/<path:uuid>/", tasks.task, name="task"),
     # Workers
     path("workers/", workers.worker_list, name="workers"),

@@ -156,6 +156,21 @@ class Broker:
         """Ends in this time of tasks not known, see ``Results.search``; none on other backends."""
         return Search() if self.results_reason else self._read_from().search(since, until, is_known)
 
+    def result_metas(self, uuids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """What the Redis result backend holds of these tasks, not redacted: for comparing, never for showing.
+
+        Raises ``redis.RedisError``.
+        """
+        return {} if self.results_reason else self._read_from().metas(uuids)
+
+    def result_states(self, uuids: Iterable[str]) -> dict[str, str]:
+        """The state of each of these tasks that the backend knows. Raises ``redis.RedisError``."""
+        return {uuid: str(meta.get("status", "")) for uuid, meta in self.result_metas(uuids).items()}
+
+    def abort(self, uuid: str, expires: int) -> str:
+        """Write ABORTED into the result backend, see ``Results.abort``; only after ``results_reason``."""
+        return self._read_from().abort(uuid, expires)
+
     def close(self) -> None:
         """Let every connection go."""
         # kombu keeps one pool for all who use this URL: it stays open for them.

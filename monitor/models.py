@@ -257,6 +257,9 @@ class StandingRevoke(models.Model):
     record = models.ForeignKey(ControlRecord, on_delete=models.CASCADE)  # that asked for it, the last time
     since = models.FloatField()
     again = models.JSONField(default=list)  # [worker, when] it was sent again, the last ones
+    # The signal that ends it when it is started all the same, and when that was sent.
+    if_started = models.CharField(max_length=16, default="", db_default="", blank=True)
+    ended_at = models.FloatField(null=True)
     started_at = models.FloatField(null=True)  # it was started all the same
     moot_at = models.FloatField(null=True)  # it has ended, or too long ago
 
@@ -294,6 +297,64 @@ class SentTask(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} {self.uuid}"
+
+
+class StandingStamp(models.Model):
+    """A revoked stamp: workers forget it at a restart and are told again until its time is over.
+
+    See ``control.stamps``. Times: Unix seconds.
+    """
+
+    header = models.CharField(max_length=255)
+    value = models.CharField(max_length=255)
+    record = models.ForeignKey(ControlRecord, on_delete=models.CASCADE)  # that asked for it, the last time
+    since = models.FloatField()
+    until = models.FloatField()
+    told = models.JSONField(default=dict)  # worker -> [pid, when] of the start of it that was told
+    again = models.JSONField(default=list)  # [worker, when] it was sent again, the last ones
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["header", "value"], name="standing_stamp")]
+
+    def __str__(self) -> str:
+        return f"revoke of {self.header}={self.value}"
+
+
+class Ladder(models.Model):
+    """A running task that is ended step by step, see ``control.ladders``. Times: Unix seconds."""
+
+    uuid = models.CharField(max_length=155)
+    worker = models.CharField(max_length=255)
+    pid = models.IntegerField(null=True)  # of its pool process, and when that began in the kernel's ticks
+    began = models.BigIntegerField(null=True)
+    user_id = models.IntegerField(null=True)
+    username = models.CharField(max_length=150)
+    role = models.CharField(max_length=16)
+    address = models.CharField(max_length=64, default="", blank=True)
+    reason = models.CharField(max_length=500, default="", blank=True)
+    rungs = models.JSONField(default=list)  # [{"do": "SIGTERM", "by": celery|here|backend}]
+    wait = models.FloatField()  # seconds between two
+    since = models.FloatField()
+    step = models.IntegerField(default=0)  # the next one
+    due_at = models.FloatField()
+    log = models.JSONField(default=list)  # [{"at", "text", "record"}]
+    ended_at = models.FloatField(null=True)
+    gone = models.BooleanField(null=True)  # None: withdrawn, or not over
+    outcome = models.CharField(max_length=500, default="", blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["since"], name="ladder_open", condition=models.Q(ended_at__isnull=True)),
+            models.Index(fields=["uuid", "-since"], name="ladder_task"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["uuid"], name="one_ladder", condition=models.Q(ended_at__isnull=True)
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"steps for {self.uuid}"
 
 
 class Lease(models.Model):

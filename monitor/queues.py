@@ -81,7 +81,7 @@ def messages(broker: Broker, queues: Iterable[str]) -> Look:
     look = Look()
     if broker.transport != "redis":
         return look
-    reading = _Reading(broker, look)
+    reading = Reading(broker, look)
     for name in list(dict.fromkeys(queues))[:MOST_QUEUES]:
         for key in keys(broker, name):
             reading.list(key, name)
@@ -128,8 +128,8 @@ def _declared(broker: Broker, name: str) -> Depth:
         connection.release()
 
 
-class _Reading:
-    """One bounded look at a Redis broker."""
+class Reading:
+    """One bounded look at a Redis broker; ``take`` is given each message, as it lies there."""
 
     def __init__(self, broker: Broker, look: Look) -> None:
         self.broker, self.look = broker, look
@@ -143,7 +143,7 @@ class _Reading:
         for count in self._helpings(MOST_OF_LIST):
             part: Any = self._client.lrange(key, start, start + count - 1)
             for raw in part:
-                self._take(raw, queue, "queue")
+                self.take(raw, queue, "queue")
             start += len(part)
             if len(part) < count:
                 return
@@ -157,10 +157,15 @@ class _Reading:
             told: Any = self._client.hscan(key, cursor, count=count)
             cursor, part = told
             for raw in part.values():
-                self._take(raw, "", "unacknowledged")
+                self.take(raw, "", "unacknowledged")
             if not cursor:
                 return
         self.look.cut = True
+
+    def count(self, raw: bytes | str) -> None:
+        """Towards the bounds."""
+        self._messages += 1
+        self._bytes += len(raw)
 
     def _helpings(self, most: int) -> Iterator[int]:
         """How many messages to read next, until a bound is met."""
@@ -174,9 +179,8 @@ class _Reading:
             if self._messages > before:
                 size = (self._bytes - read) // (self._messages - before)
 
-    def _take(self, raw: bytes | str, queue: str, where: str) -> None:
-        self._messages += 1
-        self._bytes += len(raw)
+    def take(self, raw: bytes | str, queue: str, where: str) -> None:
+        self.count(raw)
         found = _queued(raw, queue, where, self.broker.redactor)
         if found is None:
             self.look.unread += 1

@@ -22,6 +22,9 @@ AT_ONCE = 500  # results in one MGET
 MOST_KEYS, MOST_ENDS, MOST_SECONDS = 500_000, 50_000, 20.0
 
 _META = "celery-task-meta-"
+# Of celery.contrib.abortable; no end, so what a task writes at its own end takes its place.
+ABORTED = "ABORTED"
+TRIES = 5
 
 
 class Inputs(msgspec.Struct):
@@ -108,6 +111,50 @@ class Results:
                 search.cut = True
                 return search
 
+    def metas(self, uuids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """What is stored of these tasks, not redacted. Raises ``redis.RedisError``."""
+        names = list(uuids)
+        found: dict[str, dict[str, Any]] = {}
+        for start in range(0, len(names), AT_ONCE):
+            part = names[start : start + AT_ONCE]
+            for uuid, text in zip(part, self._texts([self._prefix + uuid for uuid in part]), strict=True):
+                if (meta := _meta(text)) is not None:
+                    found[uuid] = meta
+        return found
+
+    def abort(self, uuid: str, expires: int) -> str:
+        """Write ABORTED as ``AbortableAsyncResult.abort`` does, unless an end is there; the state it has now.
+
+        A key that is there keeps its time to live; a new one has ``expires`` seconds, 0 for ever. Raises
+        ``redis.RedisError``.
+        """
+        key = self._prefix + uuid
+        meta = {"status": ABORTED, "result": None, "traceback": None, "children": None, "date_done": None}
+        text = json.dumps({**meta, "task_id": uuid})
+        for _ in range(TRIES):
+            with self._client.pipeline() as pipe:
+                try:
+                    pipe.watch(key)
+                    there: Any = pipe.get(key)
+                    ttl: Any = pipe.pttl(key)
+                    state = str((_meta(there) or {}).get("status", "")) if there is not None else ""
+                    if state in ENDED:
+                        return state
+                    pipe.multi()
+                    if ttl > 0:
+                        pipe.set(key, text, px=ttl)
+                    elif there is None and expires:
+                        pipe.set(key, text, ex=expires)
+                    else:
+                        pipe.set(key, text)
+                    # Who waits for the result is told, as Celery's backend tells them.
+                    pipe.publish(key, text)
+                    pipe.execute()
+                    return ABORTED
+                except redis.WatchError:
+                    continue
+        raise redis.RedisError(f"The result of {uuid} changed {TRIES} times while it was written.")
+
     def _scan(self, cursor: Any, pattern: str) -> tuple[Any, list[bytes]]:
         found: Any = self._client.scan(cursor, match=pattern, count=AT_ONCE)
         return found[0], list(found[1])
@@ -154,14 +201,19 @@ def _inputs(text: Any) -> Inputs | None:
     )
 
 
-def _settled(uuid: str, text: Any, redactor: Redactor) -> Settled | None:
+def _meta(text: Any) -> dict[str, Any] | None:
     if not isinstance(text, bytes | str) or len(text) > RESULT_LIMIT:
         return None
     try:
         meta = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(meta, dict) or meta.get("status") not in ENDED:
+    return meta if isinstance(meta, dict) else None
+
+
+def _settled(uuid: str, text: Any, redactor: Redactor) -> Settled | None:
+    meta = _meta(text)
+    if meta is None or meta.get("status") not in ENDED:
         return None
     state = str(meta["status"])
     result = exception = trace = None

@@ -7,6 +7,8 @@ import time
 from typing import Any
 
 from celery import Celery, Task
+from celery.contrib.abortable import AbortableTask
+from celery.exceptions import SoftTimeLimitExceeded
 
 app = Celery("shop", broker=os.environ.get("SHOP_BROKER"), backend=os.environ.get("SHOP_BACKEND") or None)
 app.conf.update(
@@ -66,6 +68,29 @@ def stubborn(seconds: float) -> float:
     while time.time() < end:
         time.sleep(0.1)
     return seconds
+
+
+@app.task(name="shop.goes_on")
+def goes_on(seconds: float) -> float:
+    """Catches the soft limit, cleans up for ever, and dies of SIGTERM."""
+    end = time.time() + seconds
+    while time.time() < end:
+        try:
+            time.sleep(0.1)
+        except SoftTimeLimitExceeded:
+            continue
+    return seconds
+
+
+@app.task(name="shop.patient", bind=True, base=AbortableTask)
+def patient(self: AbortableTask, seconds: float) -> str:
+    """Ends when it is aborted."""
+    end = time.time() + seconds
+    while time.time() < end:
+        if self.is_aborted():
+            return "stopped midway"
+        time.sleep(0.1)
+    return "whole"
 
 
 @app.task(name="shop.total")

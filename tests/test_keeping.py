@@ -216,3 +216,42 @@ def test_read_only_sends_nothing_again(
     monkeypatch.setattr(watching, "Engine", lambda options: made.append(options) or engine)
     watching.Monitor(Broker("redis://127.0.0.1:1/0")).begin(SimpleNamespace())  # type: ignore[arg-type]  # not looked at
     assert (made[0].keeper is None) is read_only
+
+
+def test_what_starts_all_the_same_is_terminated_once_if_that_was_asked_for() -> None:
+    worker("w1")
+    sent: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = []
+
+    def perform(command: Command, actor: Actor) -> ControlRecord:
+        assert actor == KEEPER
+        sent.append((command.name, command.targets, command.arguments, command.reason))
+        return record(START, {"w1": "ok"}, by="Umbel")
+
+    keeper = Keeper(perform, lambda: START + 100)
+    for uuid, asked in (("ends", "SIGTERM"), ("alarm", "")):
+        Task.objects.create(uuid=uuid, state="PENDING", first_seen_at=START, seen_at=START)
+        command = Command("revoke", (uuid,), {"if_started": asked} if asked else {})
+        stand(Order(command, [Question("revoke", {}, ("w1",))], {}), record(START, {"w1": "ok"}))
+    keeper.look()
+    terminated = [one for one in sent if one[0] == "terminate"]
+    assert terminated == []
+    Task.objects.update(state="STARTED", worker="w1", started_at=START + 50)
+    keeper.look()
+    keeper.look()
+    terminated = [one for one in sent if one[0] == "terminate"]
+    reason = "Revoked by ada, and started all the same; ada asked to have it terminated then."
+    assert terminated == [("terminate", ("ends",), {"signal": "SIGTERM"}, reason)]
+    assert StandingRevoke.objects.get(uuid="ends").ended_at == START + 100
+    assert StandingRevoke.objects.get(uuid="alarm").ended_at is None
+
+
+def test_a_start_that_was_on_its_way_is_not_terminated() -> None:
+    worker("w1")
+    keeper = Keeper(lambda command, actor: record(START, {"w1": "ok"}, by="Umbel"), lambda: START + 100)
+    Task.objects.create(
+        uuid="a", state="STARTED", first_seen_at=START, seen_at=START, started_at=START + 1, worker="w1"
+    )
+    command = Command("revoke", ("a",), {"if_started": "SIGTERM"})
+    stand(Order(command, [Question("revoke", {}, ("w1",))], {}), record(START, {"w1": "ok"}))
+    keeper.look()
+    assert StandingRevoke.objects.get(uuid="a").ended_at is None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.test import Client, RequestFactory
 
 from dashboard import access, controls
+from monitor import broker
 from monitor import control as engine
+from monitor.broker import Broker
 from monitor.control import Actor, Command, Refused
-from monitor.models import ControlRecord, Task, Worker
+from monitor.models import ControlRecord, Ladder, Task, Worker
 
 pytestmark = pytest.mark.django_db
 
@@ -62,7 +65,24 @@ def worker(**details: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["/tasks/revoke/", "/tasks/terminate/"])
+PATHS = [
+    "/tasks/revoke/",
+    "/tasks/terminate/",
+    "/tasks/abort/",
+    "/tasks/revoke-stamped/",
+    "/tasks/steps/1/withdraw/",
+]
+
+
+@pytest.fixture(autouse=True)
+def no_broker() -> Iterator[None]:
+    """Nothing answers there: what a dialog could not look at is said."""
+    broker.configure(Broker("redis://127.0.0.1:1/0"))
+    yield
+    broker.current().close()
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_an_outsider_sends_nothing(path: str, sent: Sent, settings: Any) -> None:
     data = {"uuid": "runs", "signal": "SIGTERM"}
     assert Client().post(path, data).status_code == 302
@@ -79,7 +99,10 @@ def test_get_never_acts(sent: Sent) -> None:
     worker()
     running()
     client = signed_in("operator")
-    assert client.get("/tasks/revoke/?uuid=runs").status_code == 405
+    assert client.get("/tasks/revoke/?uuid=runs&if_started=SIGKILL").status_code == 200
+    assert client.get("/tasks/abort/?uuid=runs").status_code == 200
+    assert client.get("/tasks/revoke-stamped/?uuid=runs&header=a&value=b").status_code == 200
+    assert client.get("/tasks/steps/1/withdraw/").status_code == 405
     assert client.get("/tasks/terminate/?uuid=runs&signal=SIGKILL").status_code == 200
     assert not sent.commands
 
@@ -92,7 +115,7 @@ def test_terminate_first_shows_what_it_will_hit(sent: Sent) -> None:
         "Terminate 1 running task?",
         "w@h",
         "pid 4201",
-        "may run again",
+        "will not run again",
         "1 running task is ended",
         "unless you choose Interrupt",
         "SIGKILL",
@@ -113,7 +136,7 @@ def test_what_is_not_known_about_late_acknowledgement_is_said(sent: Sent) -> Non
     worker()
     running()
     html = signed_in("operator").post("/tasks/terminate/", {"uuid": "runs"}).content.decode()
-    assert "does not know whether acks_late" in html
+    assert "whether its acks_late is set" in html.split("Not checked")[1]
     assert not sent.commands
 
 
@@ -202,3 +225,116 @@ def test_a_refusal_is_told(sent: Sent) -> None:
         "/tasks/terminate/", {"uuid": "r", "signal": "SIGFOO"}, headers={"HX-Request": "true"}
     )
     assert b"nothing was sent" in toast.content
+
+
+# Revoke after a look, abort, stamps, steps
+
+
+def waits_there(uuid: str = "waits", **more: Any) -> None:
+    now = time.time()
+    fields = {
+        "state": "PENDING",
+        "name": "shop.add",
+        "queue": "imports",
+        "first_seen_at": now,
+        "seen_at": now,
+    }
+    Task.objects.create(uuid=uuid, **(fields | more))
+
+
+def test_a_look_before_a_revoke_offers_to_end_what_starts_all_the_same(sent: Sent) -> None:
+    waits_there()
+    running()
+    client = signed_in("operator")
+    html = client.get("/tasks/revoke/?uuid=waits&uuid=runs").content.decode()
+    for said in (
+        "Revoke 1 waiting task?",
+        "Every worker online is told to discard it.",
+        "If it starts all the same",
+        "A running task cannot be revoked without terminating it",
+        "Not checked: their messages (the broker did not answer",
+    ):
+        assert said in html, said
+    client.post("/tasks/revoke/", {"uuid": "waits", "if_started": "SIGTERM", "reason": "wrong month"})
+    (command,) = sent.commands
+    assert (command.arguments, command.reason) == ({"if_started": "SIGTERM"}, "wrong month")
+    # A second click is the first.
+    client.post("/tasks/revoke/", {"uuid": "waits", "if_started": "SIGTERM"})
+    assert len(sent.commands) == 1
+
+
+def test_abort_says_what_it_does_not_do(sent: Sent) -> None:
+    broker.configure(Broker("redis://127.0.0.1:1/0", result_backend="redis://127.0.0.1:1/0"))
+    worker(
+        registered=[
+            "shop.patient [is_aborted=<bound method AbortableTask.is_aborted of <@task: x>>]",
+            "shop.nap",
+        ]
+    )
+    running()
+    running("asks")
+    Task.objects.filter(uuid="asks").update(name="shop.patient")
+    client = signed_in("operator")
+    html = client.get("/tasks/abort/?uuid=asks&uuid=runs").content.decode()
+    assert "Abort 1 running task?" in html and "Only a task that calls" in html
+    assert "shop.nap is no AbortableTask on w@h" in html
+    client.post("/tasks/abort/", {"uuid": "asks"})
+    assert [(one.name, one.targets) for one in sent.commands] == [("abort", ("asks",))]
+
+
+def test_a_stamp_is_typed_or_chosen(sent: Sent) -> None:
+    worker()
+    client = signed_in("operator")
+    html = client.get("/tasks/revoke-stamped/?header=tenant&value=42").content.decode()
+    assert "It cannot be taken back." in html and 'value="tenant"' in html
+    assert "waiting messages (the broker did not answer" in html
+    client.post("/tasks/revoke-stamped/", {"header": " tenant ", "value": "42", "hours": "5"})
+    client.post(
+        "/tasks/revoke-stamped/", {"stamp": "order=a=b", "header": "", "value": "", "signal": "SIGTERM"}
+    )
+    first, second = sent.commands
+    assert first.targets == ("tenant=42",)
+    assert first.arguments == {"header": "tenant", "value": "42", "hours": "5"}
+    assert second.arguments == {"header": "order", "value": "a=b", "signal": "SIGTERM"}
+
+
+def test_steps_are_refused_with_their_reason_and_for_one_task_alone(sent: Sent) -> None:
+    worker()
+    running()
+    running("other")
+    client = signed_in("operator")
+    html = client.get("/tasks/terminate/?uuid=runs").content.decode()
+    assert "No second step: with the first signal its worker forgets the task" in html
+    assert 'value="STEPS" disabled' in html
+    said = client.post("/tasks/terminate/", {"uuid": "runs", "signal": "STEPS"})
+    assert said.status_code == 409 and "There is no second step" in said.content.decode()
+    said = client.post("/tasks/terminate/", {"uuid": ["runs", "other"], "signal": "STEPS"})
+    assert "Step by step is for one task; 2 were selected" in said.content.decode()
+    said = client.post("/tasks/terminate/", {"uuid": "runs", "signal": "STEPS", "wait": "soon"})
+    assert "is no number of seconds" in said.content.decode()
+    assert not Ladder.objects.exists() and not sent.commands
+
+
+def test_steps_under_way_are_seen_by_all_and_withdrawn_by_an_operator(sent: Sent, settings: Any) -> None:
+    running()
+    now = time.time()
+    rungs = [{"do": "SIGUSR1", "by": "celery"}, {"do": "SIGKILL", "by": "here"}]
+    log = [{"at": now, "text": "SIGUSR1: w@h: terminate: runs", "record": ""}]
+    one = Ladder.objects.create(
+        uuid="runs", worker="w@h", username="ada", role="operator", rungs=rungs, wait=10, since=now, step=1,
+        due_at=now + 10, log=log,
+    )  # fmt: skip
+    viewer = signed_in("viewer").get("/tasks/runs/").content.decode()
+    assert "Being ended step by step" in viewer and "SIGKILL to its process" in viewer
+    assert "withdraw" not in viewer.lower().replace("task-withdraw", "")
+    client = signed_in("operator")
+    assert "Withdraw" in client.get("/tasks/runs/").content.decode()
+    assert "A task is being ended step by step" in client.get("/").content.decode()
+    settings.UMBEL_READ_ONLY = True
+    assert client.post(f"/tasks/steps/{one.pk}/withdraw/").status_code == 403
+    settings.UMBEL_READ_ONLY = False
+    assert client.post(f"/tasks/steps/{one.pk}/withdraw/").status_code == 302
+    one.refresh_from_db()
+    assert (one.outcome, one.gone) == ("Withdrawn by operator.", None)
+    assert "Withdrawn by operator." in client.get("/tasks/runs/").content.decode()
+    assert "had ended before" in client.post(f"/tasks/steps/{one.pk}/withdraw/").content.decode()

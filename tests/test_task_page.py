@@ -103,7 +103,7 @@ def test_buttons_that_cannot_work_are_off_and_say_why(operator: Client, settings
     html = page(operator, "runs")
     assert (
         "threads pool cannot stop a running task" in html
-        and "hx-get" not in html.split("task-time")[0].split('id="task-head"')[1]
+        and "tasks/terminate" not in html.split("task-time")[0].split('id="task-head"')[1]
     )
     settings.UMBEL_READ_ONLY = True
     assert 'title="Umbel runs read-only"' in page(operator, "waits")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dashboard.fragments import Page, Region, register
-from dashboard.queries import acts, gaps, standing
+from dashboard.queries import acts, gaps, receipt, standing
 from dashboard.queries import audit as queries
 from monitor.deltas import CONTROLS, GAPS
 
@@ -63,7 +63,12 @@ def _record(page: Page) -> Mapping[str, Any]:
     sights = {str(one.get("target")): one for one in record.seen if isinstance(one, dict)}
     spared = record.skipped or {}
     targets = [
-        (str(target), tasks.get(target, ""), sights.get(str(target)), str(spared.get(target, "")))
+        (
+            str(target),
+            tasks.get(target, ""),
+            (sight := sights.get(str(target))),
+            (str(spared.get(target, "")), receipt.places(sight)),
+        )
         for target in record.targets[:500]
     ]
     hosts = [str(host) for host in (*record.destinations, *([] if entry.on_tasks else record.targets))]
@@ -72,8 +77,14 @@ def _record(page: Page) -> Mapping[str, Any]:
     blind = gaps.between(record.sent_at, ends) if record.sent_at else []
     shown = {"entry": entry, "record": record, "targets": targets, "workers": queries.workers_of(hosts)}
     act = record.targets[0] if entry.on_act and record.targets else None
-    more = {"standing": standing.of_record(record.pk), "act": acts.of_record(record.pk), "act_of": act}
-    return {**shown, "blind": blind, **more}
+    stands = standing.of_record(record.pk)
+    held = {
+        "standing": stands,
+        "stamp": standing.stamp_of(record.pk),
+        "receipt": receipt.receipt(record, stands),
+    }
+    more = {"act": acts.of_record(record.pk), "act_of": act, "now": time.time()}
+    return {**shown, **held, **more, "blind": blind}
 
 
 def _topics(page: Page) -> tuple[str, ...]:

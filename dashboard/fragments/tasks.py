@@ -10,9 +10,10 @@ from dashboard import access
 from dashboard.forms.tasks import SPANS, TaskFilter, task_filter
 from dashboard.fragments import Page, Region, register
 from dashboard.fragments.overview import CLOCK
-from dashboard.queries import gaps, runs
+from dashboard.queries import gaps, ladders, runs
 from dashboard.queries import task as one
 from dashboard.queries import tasks as many
+from dashboard.queries.again import again
 from dashboard.queries.distribution import distribution
 from dashboard.queries.matches import matches
 from dashboard.queries.running import going
@@ -198,6 +199,16 @@ def _flow(page: Page) -> Mapping[str, Any]:
     return {"flow": workflow(uuid, time.time()), "page_uuid": uuid, "why_not": why_not_control(page)}
 
 
+def _acts(page: Page) -> Mapping[str, Any]:
+    uuid = page.arg("uuid")
+    return {"acts": ladders.of(uuid), "again": again(uuid, time.time()), "why_not": why_not_control(page)}
+
+
+def _acts_topics(page: Page) -> tuple[str, ...]:
+    # What is forecast comes to pass without an event.
+    return (*_own(page), CLOCK)
+
+
 def _usual(page: Page) -> Mapping[str, Any]:
     return {"dist": distribution(page.arg("uuid"), time.time())}
 
@@ -207,6 +218,7 @@ register(
     [
         Region("task-head", _head, _runs_topics, "tasks/_head.html", stamp=_runs_stamp),
         Region("task-runs", _runs, _runs_topics, "tasks/_runs.html", every=0.5, stamp=_runs_stamp),
+        Region("task-acts", _acts, _acts_topics, "tasks/_acts.html", every=2.0),
         Region("task-time", _time, _time_topics, "tasks/_time.html", stamp=_stamp),
         # Its countdowns are of the server: they go on while anybody looks.
         Region("task-running", _running, _running_topics, "tasks/_running.html", every=1.0),

@@ -70,7 +70,7 @@ class Monitor:
         )
         store.fence = lambda cursor: self.lease.fence(term, cursor)
         # Read-only sends no command, not even one that was asked for before.
-        keeper = None if settings.UMBEL_READ_ONLY else control.Keeper(control.perform).look
+        keeper = None if settings.UMBEL_READ_ONLY else control.standing(control.perform)
         tender = control.Tender(None if settings.UMBEL_READ_ONLY else control.perform).look
         options = Options(
             broker=self.broker,

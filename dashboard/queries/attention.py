@@ -10,9 +10,10 @@ from django.db.models import Sum
 from django.urls import reverse
 from django.utils.html import format_html
 
-from dashboard.queries import backlog, drift, shared, stalled, stuck, workers
+from dashboard.queries import backlog, doubles, drift, shared, stalled, stuck, workers
 from dashboard.queries.backlog import QueueView
 from dashboard.queries.feed import Freshness, freshness
+from dashboard.queries.items import Item
 from dashboard.queries.odds import counts_of, odds
 from dashboard.queries.workers import Fleet, Running, WorkerView, span
 from dashboard.templatetags.words import duration_text, number, percent, plain
@@ -25,24 +26,6 @@ SPIKE_NAMES = 1000  # looked at, the last seen first
 SPIKES = 5.0  # seconds a reading of them serves
 SPIKE_LEAST, SPIKE_SHARE, SPIKE_TIMES = 5, 0.05, 3.0
 QUIET = 30.0  # seconds without any event
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One thing that needs attention; ``clause`` is how the verdict says it."""
-
-    severity: int  # 0 is worst
-    age: float  # seconds; older first
-    state: str
-    icon: str
-    title: str
-    text: str  # may hold <b>, through format_html only
-    clause: str
-    href: str
-    act: str = "Inspect"
-    enable: int | None = None  # the worker whose events a button turns on
-    post: str = ""  # where the button posts to, and what it says; without, it only leads to ``href``
-    button: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +59,7 @@ def attention(fleet: Fleet, queues: Sequence[QueueView], fresh: Freshness) -> li
         # Else a task whose end nobody heard would look stuck.
         items += _stuck(fleet, queues)
         items += _broken_revokes(fleet.now)
+        items += doubles.items(fresh, fleet.now)
         items += [_growing(queue, fleet.recent.span) for queue in queues if queue.grows]
         items += shared.reading("spikes", SPIKES, lambda: _spikes(fleet.now))
     if (

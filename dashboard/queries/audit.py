@@ -49,8 +49,11 @@ VERBS = {
     "drain": ("Draining", "drain begun"),
     "end_drain": ("Ending the drain of", "drain undone"),
     "dismiss": ("Dismissing offers for", "offers dismissed"),
+    "revoke_by_stamped_headers": ("Revoking the stamp", "stamp revoked"),
+    "abort": ("Aborting", "aborted"),
+    "signal_process": ("Signalling the process of", "process signalled"),
 }
-_TASKS = ("revoke", "terminate", "send_task")
+_TASKS = ("revoke", "terminate", "send_task", "abort", "signal_process")
 _ACTS = ("withdraw", "stop")  # done to an act on many
 _ANSWERED = re.compile(r"^(\S+|the broker|Both workers|All \d+ workers) answered\. ")
 
@@ -166,6 +169,9 @@ class Shown:
             "drain": "Drain",
             "end_drain": "Undo the drain of",
             "dismiss": "Dismiss what was forgotten by",
+            "revoke_by_stamped_headers": "Revoke the stamp",
+            "abort": "Abort",
+            "signal_process": "Signal the process of",
         }.get(self.record.command, self.record.command)
 
     @property
@@ -173,7 +179,10 @@ class Shown:
         """The arguments: "SIGTERM", "n 2", "queue imports, its last"."""
         if self.record.command in _ACTS:
             return ""
-        return ", ".join(_said(str(name), value) for name, value in self.record.arguments.items())
+        given = self.record.arguments.items()
+        # A stamp's header and value are its target.
+        hidden = ("header", "value") if self.record.command == "revoke_by_stamped_headers" else ()
+        return ", ".join(_said(str(name), value) for name, value in given if name not in hidden)
 
     @property
     def answered(self) -> int:
@@ -231,6 +240,8 @@ def _said(name: str, value: object) -> str:
         return (
             f"arguments from its {value}" if value in ("message", "worker", "result", "events") else "typed"
         )
+    if name == "if_started":
+        return f"{value} if it starts all the same"
     if name == "last":
         return "its last" if str(value) == "True" else "not its last"
     return f"{name} {value}" if str(value) not in ("", "None") else f"{name} none"

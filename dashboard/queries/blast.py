@@ -1,4 +1,4 @@
-"""What terminating tasks would hit: which workers and processes, what may run again, what waits for them."""
+"""What terminating or revoking tasks would hit: which workers and processes, and what waits for them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from django.db.models import Q
 
-from dashboard.queries.task import acks_late, can_terminate
+from dashboard.queries.task import can_revoke, can_terminate
 from dashboard.queries.tasks import Row, rows_of
 from monitor.models import NOT_ROOT, Task, Worker
 from monitor.records import PENDING, RECEIVED
@@ -17,11 +17,10 @@ MOST = 500
 
 @dataclass(frozen=True)
 class Target:
-    """A running task, the process it is in, and whether the broker may deliver it again."""
+    """A task, and the process it is in."""
 
     row: Row
     pid: int | None
-    late: bool | None
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,6 @@ class Hit:
     @property
     def workers(self) -> list[str]:
         return sorted({t.row.task.worker for t in self.targets if t.row.task.worker})
-
-    @property
-    def late(self) -> int:
-        return sum(1 for t in self.targets if t.late)
-
-    @property
-    def unknown(self) -> int:
-        return sum(1 for t in self.targets if t.late is None)
 
 
 def hit(uuids: tuple[str, ...]) -> Hit:
@@ -66,11 +57,30 @@ def hit(uuids: tuple[str, ...]) -> Hit:
     return Hit(targets, spared, _waiting(running), max(0, len(uuids) - MOST))
 
 
+def waiting(uuids: tuple[str, ...]) -> Hit:
+    """Of these tasks, those that a revoke reaches."""
+    now = time.time()
+    tasks = {
+        t.uuid: t for t in Task.objects.filter(uuid__in=uuids[:MOST]).defer("marks", "traceback", "result")
+    }
+    spared: list[tuple[str, str]] = []
+    left: list[Task] = []
+    for uuid in uuids[:MOST]:
+        task = tasks.get(uuid)
+        can = can_revoke(task, now) if task is not None else None
+        if task is not None and can is not None and can.allowed:
+            left.append(task)
+        else:
+            spared.append((uuid, can.reason if can is not None else "not in Umbel's history"))
+    targets = [Target(row, None) for row in rows_of(left, now)]
+    return Hit(targets, spared, _waiting(left), max(0, len(uuids) - MOST))
+
+
 def _target(row: Row, worker: Worker | None) -> Target:
     details = worker.details if worker and isinstance(worker.details, dict) else {}
     active = [one for one in details.get("active") or [] if isinstance(one, dict)]
     pid = next((one.get("worker_pid") for one in active if one.get("id") == row.task.uuid), None)
-    return Target(row, pid if isinstance(pid, int) else None, acks_late(worker, row.task.name))
+    return Target(row, pid if isinstance(pid, int) else None)
 
 
 def _why_not(task: Task | None, workers: dict[str, Worker]) -> str:

@@ -42,6 +42,7 @@ class Detail:
     told: str  # in its own words
     revoke: control.Can
     terminate: control.Can
+    abort: control.Can
     why: str = ""
 
 
@@ -85,6 +86,7 @@ def detail(uuid: str, now: float) -> Detail | None:
         told=_told(task),
         revoke=can_revoke(task, now),
         terminate=can_terminate(task, worker),
+        abort=control.can_abort(task, worker),
         why=_why(task, row, now),
     )
 

@@ -5,6 +5,7 @@ Only this room speaks to workers.
 
 from __future__ import annotations
 
+from monitor.control.aborting import can_abort
 from monitor.control.again import retry
 from monitor.control.asking import Unreachable
 from monitor.control.capabilities import Can, Capabilities, capabilities
@@ -12,8 +13,10 @@ from monitor.control.commands import SIGNALS, Actor, Command, Message, Refused
 from monitor.control.draining import drain
 from monitor.control.inspecting import discover, held_by, inspect_worker
 from monitor.control.keeping import Keeper
+from monitor.control.ladders import Plan, plan
 from monitor.control.performing import perform, recover, refuse
 from monitor.control.purging import depth
+from monitor.control.standing import standing
 from monitor.control.tending import Tender
 
 __all__ = [
@@ -24,9 +27,11 @@ __all__ = [
     "Command",
     "Keeper",
     "Message",
+    "Plan",
     "Refused",
     "Tender",
     "Unreachable",
+    "can_abort",
     "capabilities",
     "depth",
     "discover",
@@ -34,7 +39,9 @@ __all__ = [
     "held_by",
     "inspect_worker",
     "perform",
+    "plan",
     "recover",
     "refuse",
     "retry",
+    "standing",
 ]

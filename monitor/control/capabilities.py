@@ -59,7 +59,14 @@ class WorkerLike(Protocol):
 _YES = Can(True)
 # What every worker that is there takes, whatever its pool.
 _ANY_POOL = (
-    *(names.REVOKE, names.RATE_LIMIT, names.TIME_LIMIT, names.ADD_CONSUMER, names.CANCEL_CONSUMER),
+    *(
+        names.REVOKE,
+        names.REVOKE_STAMPED,
+        names.RATE_LIMIT,
+        names.TIME_LIMIT,
+        names.ADD_CONSUMER,
+        names.CANCEL_CONSUMER,
+    ),
     *(names.ENABLE_EVENTS, names.DISABLE_EVENTS, names.PING, names.SHUTDOWN),
 )
 _BY_POOL = (names.TERMINATE, names.GROW, names.SHRINK, names.AUTOSCALE, names.RESTART_POOL)

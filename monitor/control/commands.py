@@ -19,6 +19,8 @@ SEND = "send_task"
 # Asked of Umbel itself: it sends the others when their time has come.
 SHRINK_WHEN_FREE, KEEP_SIZE = "shrink_when_free", "keep_size"
 DRAIN, END_DRAIN, DISMISS = "drain", "end_drain", "dismiss"
+REVOKE_STAMPED, ABORT = "revoke_by_stamped_headers", "abort"
+SIGNAL_PROCESS = "signal_process"  # a rung of a ladder alone
 
 # Roles that may control; ``dashboard.access`` says who has them.
 MAY_CONTROL = ("operator", "admin")
@@ -75,16 +77,19 @@ class Message:
 class Command:
     """What is asked.
 
-    ``targets`` are task uuids (revoke, terminate), of new tasks (send_task), a queue (purge) or worker
-    hostnames (the others).
-    ``arguments``:
+    ``targets`` are task uuids (revoke, terminate, abort), of new tasks (send_task), a queue (purge), a stamp
+    as ``header=value`` (revoke_by_stamped_headers) or worker hostnames (the others). ``arguments``:
 
-    - terminate ``{"signal": "SIGTERM"}``;
+    - terminate ``{"signal": "SIGTERM"}``; revoke ``{"if_started": "SIGTERM"}``, the signal for a task that is
+      started all the same, or nothing;
+    - revoke_by_stamped_headers ``{"header": "tenant", "value": "42", "signal": "SIGTERM"}``, without a signal
+      running tasks go on;
     - pool_grow and pool_shrink ``{"n": 2}``, or ``{"to": 6}`` for the size to reach from whatever it is when
       it is sent; autoscale ``{"max": 8, "min": 2}``;
     - rate_limit ``{"task": "shop.add", "rate": "10/m"}``, "0" for none; time_limit ``{"task": "shop.add",
       "soft": 30, "hard": 60}``, seconds, "" for none, left out to stay as it is;
     - add_consumer ``{"queue": "mail"}``; cancel_consumer the same, with ``"last": True`` for the last queue;
+    - signal_process ``{"signal": "SIGKILL", "pid": 4201, "began": 123456}``, a process of this machine;
     - purge ``{"count": 312}``, the messages that the operator was shown;
     - send_task ``{"despite": ["new queue"]}``, warnings of ``routes`` that were read and overruled; what is
       sent is ``messages``, and no record keeps their arguments.

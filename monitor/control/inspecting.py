@@ -27,6 +27,7 @@ _TASK_ATTRIBUTES = [
     "acks_late",
     "ignore_result",
     "send_events",
+    "is_aborted",  # a method that only an AbortableTask has
 ]
 _SHORT: dict[str, dict[str, Any]] = {
     "ping": {}, "stats": {}, "active": {}, "reserved": {}, "scheduled": {}, "revoked": {},

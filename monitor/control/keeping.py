@@ -14,7 +14,7 @@ import structlog
 from django.db import DatabaseError, connections
 from django.db.models import QuerySet
 
-from monitor.control.commands import MOST_IDS, REVOKE, Actor, Command, Refused
+from monitor.control.commands import MOST_IDS, REVOKE, TERMINATE, Actor, Command, Refused
 from monitor.control.orders import Order
 from monitor.models import ControlRecord, StandingRevoke, Task, Worker
 from monitor.records import ENDED, LOST, STARTED
@@ -29,6 +29,7 @@ RETRY_FIRST, RETRY_MOST = 1.0, 60.0
 # A task whose start was on its way when the revoke was sent did not break it.
 ON_ITS_WAY = 2.0
 MOST = 50_000  # revokes that a worker remembers
+MOST_ENDS = 20  # tasks terminated in one look
 REMEMBERED = 10  # times that one was sent again, of each
 
 log = structlog.get_logger(__name__)
@@ -40,8 +41,9 @@ def stand(order: Order, record: ControlRecord) -> None:
     """Write down what was revoked, in the transaction of its record."""
     if record.username == KEEPER.username and record.user_id is None:
         return
+    if_started = str(order.command.arguments.get("if_started", ""))
     standing = [
-        StandingRevoke(uuid=uuid, record=record, since=record.at)
+        StandingRevoke(uuid=uuid, record=record, since=record.at, if_started=if_started)
         for uuid in order.command.targets
         if uuid not in order.skipped
     ]
@@ -50,7 +52,7 @@ def stand(order: Order, record: ControlRecord) -> None:
         standing,
         update_conflicts=True,
         unique_fields=["uuid"],
-        update_fields=["record", "since", "started_at", "moot_at"],
+        update_fields=["record", "since", "started_at", "moot_at", "if_started", "ended_at"],
     )
 
 
@@ -121,6 +123,7 @@ class Keeper:
                     )
                     if broken.update(started_at=started_at):
                         log.warning("a revoked task was started all the same", task=uuid)
+        self._end_started(now)
         for part in _parts(over):
             ended = StandingRevoke.objects.filter(uuid__in=part, moot_at=None)
             asked = set(ended.values_list("record_id", flat=True))
@@ -128,6 +131,22 @@ class Keeper:
             _tell_of(asked)
         _open().filter(since__lt=now - LONGEST).update(moot_at=now)
         return waiting
+
+    def _end_started(self, now: float) -> None:
+        """Terminate what was started all the same, where that was asked for at the revoke; once each."""
+        asked = _open().filter(ended_at=None, started_at__isnull=False).exclude(if_started="")
+        for one in asked.select_related("record")[:MOST_ENDS]:
+            # Written first: a crash in between ends nothing twice.
+            if not StandingRevoke.objects.filter(pk=one.pk, ended_at=None).update(ended_at=now):
+                continue
+            who = one.record.username or "someone"
+            reason = f"Revoked by {who}, and started all the same; {who} asked to have it terminated then."
+            command = Command(TERMINATE, (one.uuid,), {"signal": one.if_started}, reason=reason)
+            try:
+                self.perform(command, KEEPER)
+            except Refused as refusal:
+                log.warning("a revoked task that was started could not be terminated", reason=str(refusal))
+            _tell_of([one.record_id])
 
     def _tell(self, hostname: str, start: Start, standing: Sequence[_Standing], now: float) -> None:
         told = self._told.get(hostname)

@@ -6,7 +6,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from monitor.control import arriving, consumers, keeping, limits, pools, purging, sending, service, stopping
+from monitor.control import (
+    aborting,
+    arriving,
+    consumers,
+    here,
+    keeping,
+    limits,
+    places,
+    pools,
+    purging,
+    sending,
+    service,
+    stamps,
+    stopping,
+)
 from monitor.control import commands as names
 from monitor.control.asking import Reply
 from monitor.control.commands import MAY_CONTROL, MOST_IDS, UUID, Actor, Command, Refused
@@ -30,7 +44,7 @@ class Kind:
     order: Callable[[Command], Order] = to_workers
     arguments: Check = _nothing  # as they are recorded and sent; raises Refused
     looks: Looks = field(default_factory=dict)  # asked beside the tasks while its effect is looked for
-    what: str = "worker"  # its targets are: tasks by id, workers by name, or a queue
+    what: str = "worker"  # its targets are: tasks by id, workers by name, a queue, or a stamp
     many: bool = False  # workers, in one command
     is_answered: bool = True
     # What is done instead of asking workers; raises Unreachable.
@@ -39,14 +53,30 @@ class Kind:
     # In the transaction that writes the record: what depends on other commands under way.
     settle: Callable[[Order, float], Order] | None = None
     stands: Callable[[Order, ControlRecord], None] | None = None  # the same, once the record is there
+    # After the last look: where each target is still found, for the receipt.
+    places: Callable[[Order, Mapping[str, Seen]], dict[str, Any]] | None = None
 
 
 _RESIZE = Kind(pools.sized, pools.resize, pools.steps_of, alone=True, settle=pools.clamp)
 _CONSUMER = Kind(consumers.consumed_as_asked, consumers.order, consumers.queue_of, looks=QUEUES, alone=True)
 _EVENTS = Kind(service.events, many=True)
 KINDS: Mapping[str, Kind] = {
-    names.REVOKE: Kind(stopping.revoked, stopping.revoke, what="task", stands=keeping.stand),
-    names.TERMINATE: Kind(stopping.terminated, stopping.terminate, stopping.signal_of, what="task"),
+    names.REVOKE: Kind(
+        stopping.revoked,
+        stopping.revoke,
+        stopping.option_of,
+        what="task",
+        stands=keeping.stand,
+        places=places.of,
+    ),
+    names.TERMINATE: Kind(
+        stopping.terminated, stopping.terminate, stopping.signal_of, what="task", places=places.of
+    ),
+    names.REVOKE_STAMPED: Kind(
+        stamps.noted, stamps.order, stamps.stamp_of, what="stamp", stands=stamps.stand
+    ),
+    names.ABORT: Kind(aborting.aborted, aborting.order, what="task", act=aborting.write),
+    names.SIGNAL_PROCESS: Kind(here.ended, here.order, here.process_of, what="task", act=here.send),
     names.GROW: _RESIZE,
     names.SHRINK: _RESIZE,
     names.AUTOSCALE: Kind(pools.sized, pools.resize, pools.limits_of, alone=True),

@@ -66,6 +66,12 @@ def cannot(hostname: str, command: str) -> str:
     return "" if can.allowed else can.reason
 
 
+def online_workers() -> list[str]:
+    """Every worker that may take a command."""
+    rows = Worker.objects.exclude(status="offline").filter(is_beat=False)
+    return list(rows.values_list("hostname", flat=True))
+
+
 def among(asked: Iterable[str], online: list[str]) -> tuple[str, ...]:
     for name in asked:
         if name not in online:

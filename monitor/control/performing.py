@@ -202,9 +202,10 @@ def _look_later(order: Order, record: ControlRecord) -> None:
 def _look_after(order: Order, identity: Any, sent_at: float) -> None:
     close_old_connections()
     try:
-        verdict = _look_until_seen(order, sent_at)
+        verdict, seen = _look_until_seen(order, sent_at)
         record = ControlRecord.objects.get(pk=identity)
-        _complete(record, verdict, "")
+        after = KINDS[order.command.name].places
+        _complete(record, verdict, "", after(order, seen) if after else {})
         drifting.note(record)
         _announce(record)
     except Exception:  # a look must never end the pool; recover() closes the record
@@ -214,7 +215,7 @@ def _look_after(order: Order, identity: Any, sent_at: float) -> None:
         connections.close_all()
 
 
-def _look_until_seen(order: Order, sent_at: float) -> Verdict:
+def _look_until_seen(order: Order, sent_at: float) -> tuple[Verdict, dict[str, Seen]]:
     deadline = time.monotonic() + VERIFY_WITHIN
     kind = KINDS[order.command.name]
     workers = set() if kind.act else set(order.destinations) | set(order.where.values())
@@ -229,13 +230,18 @@ def _look_until_seen(order: Order, sent_at: float) -> Verdict:
             log.info("The broker could not be asked while looking for the effect of a command.")
         verdict = judge(order, sent_at, seen)
         if verdict.final or left <= 0:
-            return verdict
+            return verdict, seen
         time.sleep(PAUSES[min(number, len(PAUSES) - 1)])
         number += 1
 
 
-def _complete(record: ControlRecord, verdict: Verdict, evidence: str) -> None:
+def _complete(
+    record: ControlRecord, verdict: Verdict, evidence: str, places: Mapping[str, Any] | None = None
+) -> None:
     record.seen = [finding.as_dict() for finding in verdict.findings]
+    for one in record.seen:
+        if places and one["target"] in places:
+            one["places"] = places[one["target"]]
     record.effect = verdict.effect
     record.evidence = evidence or evidence_of(record, verdict)
     record.completed_at = time.time()

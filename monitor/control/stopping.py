@@ -8,9 +8,9 @@ from typing import Any
 from monitor.control.asking import Question
 from monitor.control.commands import SIGNALS, TERMINATE, Command, Refused
 from monitor.control.inspecting import Seen, holders_of, seen_on
-from monitor.control.orders import Order, among, cannot
+from monitor.control.orders import Order, among, cannot, online_workers
 from monitor.control.verifying import Finding, Grade
-from monitor.models import Task, Worker
+from monitor.models import Task
 from monitor.records import ENDED, LOST, REVOKED, STARTED
 
 # Ends that a worker reports itself, not what Umbel infers.
@@ -27,11 +27,20 @@ def signal_of(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"signal": signal}
 
 
+def option_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a revoke: the signal that ends a task which is started all the same, or nothing."""
+    return (
+        {"if_started": signal_of({"signal": given["if_started"]})["signal"]}
+        if given.get("if_started")
+        else {}
+    )
+
+
 def revoke(command: Command) -> Order:
     rows, online, found = _known(command)
     if not online:
         raise Refused("No worker is online: nobody would remember a revoke. Revoke when one is.")
-    order = Order(command, [], {})
+    order = Order(command, [], dict(command.arguments))
     for uuid in command.targets:
         row = rows.get(uuid)
         if row is not None and row.state in ENDED and row.state != LOST:
@@ -95,9 +104,7 @@ def _known(command: Command) -> tuple[dict[str, Task], list[str], dict[str, str]
     An id that nobody knows is refused.
     """
     rows = {task.uuid: task for task in Task.objects.filter(uuid__in=command.targets)}
-    online = list(
-        Worker.objects.exclude(status="offline").filter(is_beat=False).values_list("hostname", flat=True)
-    )
+    online = online_workers()
     missing = [uuid for uuid in command.targets if uuid not in rows]
     found: dict[str, str] = {}
     if missing and online:

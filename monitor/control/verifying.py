@@ -33,6 +33,7 @@ class Finding:
     target: str
     grade: Grade
     text: str
+    settled: bool = False  # no later look can say more
 
     def as_dict(self) -> dict[str, Any]:
         seen = {Grade.SEEN: True, Grade.NOT: False}.get(self.grade)
@@ -47,7 +48,7 @@ class Verdict:
 
     @property
     def final(self) -> bool:
-        return all(one.grade is Grade.SEEN for one in self.findings)
+        return all(one.grade is Grade.SEEN or one.settled for one in self.findings)
 
     @property
     def effect(self) -> str:

@@ -1,0 +1,133 @@
+"""Signals to a pool process on this machine, where Umbel runs beside the worker.
+
+Celery signals a task once: with that the worker forgets the request, and a second terminate finds "tasks
+unknown" while the process may live on. Nothing that a worker can be asked reaches it any more. Whoever is on
+its machine can; Umbel does so as a rung of a ladder alone, and only to a process that is proved to be the one
+that ran the task: a child of the worker, by pid and time of its start.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monitor.control.asking import Reply
+from monitor.control.commands import SIGNAL_PROCESS, Command, Refused, whole_number
+from monitor.control.inspecting import Seen, processes, seen_on
+from monitor.control.orders import LOOK_TIMEOUT, Order
+from monitor.control.verifying import Finding, Grade
+from monitor.models import Task
+
+MACHINE = "this machine"
+SIGNALS = ("SIGTERM", "SIGKILL")
+_PROC = Path("/proc")
+
+
+def why_not_here(hostname: str, stats: Mapping[str, Any] | None) -> str:
+    """Why Umbel cannot signal the pool processes of this worker itself; '' when it can."""
+    machine = hostname.rpartition("@")[2]
+    if machine not in (socket.gethostname(), socket.getfqdn()):
+        return f"{hostname} is on another machine than Umbel"
+    pool = processes(dict(stats)) if stats else None
+    parent = stats.get("pid") if stats else None
+    if not pool or not isinstance(parent, int):
+        return f"{hostname} has not told its pool processes"
+    if not hasattr(os, "pidfd_open") or not _PROC.is_dir():
+        return "this system does not let a process be held while it is looked at"
+    if any(_parent(pid) != parent for pid in pool):
+        return f"the pool processes of {hostname} are not seen from where Umbel runs"
+    return "" if _may_signal(parent) else f"Umbel may not signal the processes of {hostname}"
+
+
+def began(pid: int) -> int | None:
+    """When the process started, in the kernel's ticks: with the pid it names one process. None: not there."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields and fields[0] not in ("Z", "X") else None
+
+
+def lives(pid: int, start: int) -> bool:
+    """Whether it is still that process."""
+    return began(pid) == start
+
+
+def process_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments: the signal, and which process."""
+    if given.get("signal") not in SIGNALS:
+        raise Refused(f"{str(given.get('signal'))[:40]!r} is not one of {', '.join(SIGNALS)}.")
+    return {
+        "signal": given["signal"],
+        "pid": whole_number(given.get("pid"), "The pid", 2, 2**22),
+        "began": int(given.get("began") or 0),
+    }
+
+
+def order(command: Command) -> Order:
+    """After a look that it is still that process, and runs nothing else."""
+    (uuid,) = command.targets
+    pid, start = command.arguments["pid"], command.arguments["began"]
+    worker = Task.objects.filter(uuid=uuid).values_list("worker", flat=True).first() or ""
+    seen = seen_on([worker], LOOK_TIMEOUT).get(worker) if worker else None
+    if seen is None:
+        raise Refused(f"{worker or uuid} did not answer, so what process {pid} runs is not known.")
+    if why := why_not_here(worker, seen.stats):
+        raise Refused(f"{why[0].upper()}{why[1:]}: process {pid} cannot be signalled from here.")
+    if pid not in (seen.processes or ()) or not lives(pid, start):
+        raise Refused(f"Process {pid} of {worker} is gone already.")
+    other = next((other for other, at in seen.pids.items() if at == pid and other != uuid), "")
+    if other:
+        raise Refused(f"Process {pid} of {worker} runs another task by now: {other}.")
+    found = Order(command, [], dict(command.arguments), asked=(MACHINE,))
+    found.where[uuid], found.pids[uuid] = worker, pid
+    return found
+
+
+def send(order: Order) -> list[Reply]:
+    """The signal, to that very process: one that came after it under its number is not hit."""
+    given = order.command.arguments
+    try:
+        handle = os.pidfd_open(given["pid"])
+    except OSError as error:
+        return [Reply(MACHINE, SIGNAL_PROCESS, False, f"process {given['pid']}: {error.strerror}")]
+    try:
+        if not lives(given["pid"], given["began"]):
+            return [Reply(MACHINE, SIGNAL_PROCESS, False, f"process {given['pid']} is another by now")]
+        signal.pidfd_send_signal(handle, signal.Signals[given["signal"]])
+    except OSError as error:
+        return [Reply(MACHINE, SIGNAL_PROCESS, False, f"process {given['pid']}: {error.strerror}")]
+    finally:
+        os.close(handle)
+    return [Reply(MACHINE, SIGNAL_PROCESS, True, f"{given['signal']} sent to process {given['pid']}")]
+
+
+def ended(order: Order, sent_at: float, seen: Mapping[str, Seen]) -> list[Finding]:
+    """Whether the process is gone."""
+    (uuid,) = order.command.targets
+    given = order.command.arguments
+    if lives(given["pid"], given["began"]):
+        return [Finding(uuid, Grade.NOT, f"Process {given['pid']} lives on after {given['signal']}.")]
+    return [Finding(uuid, Grade.SEEN, f"Process {given['pid']} is gone.")]
+
+
+def _parent(pid: int) -> int | None:
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
+def _stat(pid: int) -> list[str]:
+    """From the state on: what comes before may hold blanks and brackets."""
+    try:
+        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return []
+
+
+def _may_signal(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True

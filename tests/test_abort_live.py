@@ -1,0 +1,122 @@
+"""Abort: what is written into the result backend is what Celery writes, and only where no end is."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from celery.contrib.abortable import AbortableAsyncResult
+
+from monitor import broker as broker_module
+from monitor.broker import Broker
+from monitor.control import inspect_worker
+from monitor.control.aborting import expires_of
+from monitor.models import Task, Worker
+from tests.clusters import PREFORK, THREADS, Cluster, ask, proved, refused, state_of
+from tests.conftest import wait_until
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("watched"),
+]
+
+
+@pytest.fixture
+def told(cluster: Cluster, watched: Cluster) -> Iterator[redis.Redis]:
+    """Workers' rows as a thorough look makes them."""
+    for worker in (PREFORK, THREADS):
+        found = inspect_worker(worker, full=True)
+        assert found is not None
+        Worker.objects.filter(hostname=worker).update(
+            details={"registered": found.registered, "conf": found.conf, "stats": found.stats}
+        )
+    client = redis.Redis.from_url(cluster.url)
+    yield client
+    client.close()
+
+
+def key(uuid: str) -> str:
+    return f"celery-task-meta-{uuid}"
+
+
+@pytest.mark.parametrize("worker", [PREFORK, THREADS])
+def test_a_task_that_asks_stops_and_its_end_is_seen(cluster: Cluster, told: redis.Redis, worker: str) -> None:
+    uuid = cluster.running(worker, 30, name="shop.patient")
+    record = ask("abort", uuid)
+    assert record.replies == [
+        {"worker": "the result backend", "outcome": "ok", "text": "ABORTED written for 1"}
+    ]
+    wait_until(lambda: state_of(uuid) == "SUCCESS", 10)
+    record = proved(record, 20)
+    assert (record.effect, record.seen[0]["text"]) == ("verified", "It ended: SUCCESS.")
+    assert json.loads(told.get(key(uuid)) or b"")["result"] == "stopped midway"
+
+
+def test_what_is_written_is_what_celery_writes(cluster: Cluster, told: redis.Redis) -> None:
+    theirs, ours = "11111111-aaaa", "22222222-bbbb"
+    AbortableAsyncResult(theirs, app=cluster.app).abort()
+    now = time.time()
+    Task.objects.create(
+        uuid=ours, name="shop.patient", state="STARTED", worker=PREFORK, first_seen_at=now, seen_at=now
+    )
+    heard = told.pubsub()
+    heard.subscribe(key(ours))
+    assert heard.get_message(timeout=5)
+    ask("abort", ours)
+    written: Any = told.get(key(ours))
+    assert written == (told.get(key(theirs)) or b"").replace(theirs.encode(), ours.encode())
+    # The shop keeps results for 600 s; who waits for the result is told.
+    assert 590 < told.ttl(key(ours)) <= 600
+    message = wait_until(lambda: heard.get_message(timeout=1), 5)
+    assert message["data"] == written
+    heard.close()
+    assert AbortableAsyncResult(ours, app=cluster.app).is_aborted()
+
+
+def test_a_key_that_is_there_keeps_its_time_to_live(cluster: Cluster, told: redis.Redis) -> None:
+    uuid = cluster.running(PREFORK, 4, name="shop.patient")
+    told.set(key(uuid), '{"status": "STARTED", "result": null}', ex=77)
+    ask("abort", uuid)
+    assert 70 < told.ttl(key(uuid)) <= 77
+    wait_until(lambda: state_of(uuid) == "SUCCESS", 10)
+
+
+def test_an_end_is_never_overwritten(cluster: Cluster, told: redis.Redis) -> None:
+    uuid = cluster.running(PREFORK, 3, name="shop.patient")
+    told.set(key(uuid), '{"status": "FAILURE", "result": null}')
+    assert "the result backend says FAILURE" in refused("abort", uuid)
+    assert broker_module.current().abort(uuid, 60) == "FAILURE"
+    assert json.loads(told.get(key(uuid)) or b"")["status"] == "FAILURE"
+    wait_until(lambda: state_of(uuid) == "SUCCESS", 10)
+    assert "already ended" in refused("abort", uuid)
+
+
+def test_it_is_refused_where_it_would_do_nothing(cluster: Cluster, told: redis.Redis) -> None:
+    uuid = cluster.running(PREFORK, 3)
+    assert f"shop.nap is no AbortableTask on {PREFORK}" in refused("abort", uuid)
+    waiting = str(cluster.app.send_task("shop.patient", (1,), queue="nobody").id)
+    wait_until(lambda: state_of(waiting) == "PENDING", 10)
+    assert "not running: revoke it instead" in refused("abort", waiting)
+    assert "was ever seen" in refused("abort", "00000000-none")
+    broker_module.configure(Broker(cluster.url))
+    assert "No result backend is set" in refused("abort", uuid)
+    assert told.get(key(uuid)) is None
+    broker_module.configure(Broker(cluster.url, result_backend="redis://:pw-secret@127.0.0.1:1/0"))
+    Worker.objects.update(details={})
+    assert "cannot be reached" in (said := refused("abort", uuid)) and "pw-secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [(600, 600), (None, 0), ("1 day, 0:00:00", 86_400), ("2:30:00", 9_000), (True, 86_400), ("soon", 86_400)],
+)
+def test_how_long_a_result_is_kept_is_read_from_the_workers_settings(value: Any, seconds: int) -> None:
+    worker = Worker.objects.get(hostname=PREFORK)
+    worker.details = {"conf": {"result_expires": value}}
+    assert expires_of(worker) == seconds
+    assert expires_of(None) == 86_400

@@ -1,0 +1,133 @@
+"""What a revoke or a terminate would hit: read out of real messages, events and the result backend."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery, chain, chord, group
+
+from dashboard.queries.radius import radius
+from dashboard.queries.stamps import hit as stamp_hit
+from monitor import broker as broker_module
+from monitor import whereabouts
+from monitor.broker import Broker
+from monitor.models import Task, Worker
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def app(own_valkey: Any) -> Iterator[Celery]:
+    app = Celery("client", broker=own_valkey.url, backend=own_valkey.url, set_as_current=False)
+    broker_module.configure(Broker(own_valkey.url, result_backend=own_valkey.url))
+    yield app
+    broker_module.current().close()
+
+
+def waits(uuid: str, **fields: Any) -> None:
+    now = time.time()
+    given = {"state": "PENDING", "name": "shop.add", "queue": "far", "first_seen_at": now, "seen_at": now}
+    Task.objects.create(uuid=uuid, **(given | fields))
+
+
+def heads(found: Any) -> str:
+    return " ".join(f"{one.head} {one.text}" for one in found.effects)
+
+
+def test_the_rest_of_a_chain_and_its_callbacks_are_read_from_the_message(app: Celery) -> None:
+    steps = [app.signature(name, queue="far") for name in ("shop.add", "shop.pay", "shop.mail")]
+    steps[0].link(app.signature("shop.count"))
+    steps[0].link_error(app.signature("shop.alarm"))
+    result = chain(*steps).apply_async()
+    first = result.parent.parent
+    waits(first.id)
+    found = radius([first.id], "revoke")
+    said = heads(found)
+    assert "2 later steps of chains are never sent: shop.pay, shop.mail." in said
+    assert "Its callbacks are not called: shop.count." in said
+    assert "shop.alarm: Celery calls none for a revoked task." in said
+    assert found.unchecked == []
+
+
+def test_a_chords_body_that_will_never_run_is_named(app: Celery) -> None:
+    header = group(app.signature("shop.add", queue="far") for _ in range(2))
+    result = chord(header)(app.signature("shop.total", queue="far"))
+    member = result.parent.results[0].id
+    waits(member)
+    assert "The chord’s body shop.total will never run." in heads(radius([member], "terminate"))
+
+
+def test_what_is_unacknowledged_is_found_and_stamps_are_known(app: Celery, own_valkey: Any) -> None:
+    stamps = {"stamped_headers": ["tenant", "password"], "tenant": "42", "password": "hunter2"}
+    uuid = str(app.send_task("shop.add", (1,), queue="far", **stamps).id)
+    client = redis.Redis.from_url(own_valkey.url)
+    raw: Any = client.lpop("far")
+    client.hset("unacked", "tag", json.dumps([json.loads(raw), "far", "far"]))
+    client.close()
+    waits(uuid)
+    found = radius([uuid], "revoke")
+    assert [one.where for one in found.found] == ["unacknowledged"]
+    # What the redaction rules hide is neither shown nor offered.
+    assert found.stamps == {"tenant": ["42"]}
+    assert "hunter2" not in repr(stamp_hit(uuid, "", ""))
+    hit = stamp_hit(uuid, "", "")
+    assert (hit.header, hit.value) == ("tenant", "42")
+
+
+def test_messages_with_a_stamp_are_counted_by_type_of_their_value(app: Celery) -> None:
+    Worker.objects.create(hostname="w@h", status="online", first_seen_at=1, queues=["far"])
+    for value in (42, "42", "43"):
+        app.send_task("shop.add", (1,), queue="far", stamped_headers=["tenant"], tenant=value)
+    search = whereabouts.stamped(broker_module.current(), "tenant", ["42"], ["far"])
+    assert (len(search.found), search.whole) == (2, True)
+
+
+def test_what_could_not_be_looked_at_is_listed_with_its_reason(app: Celery) -> None:
+    waits("gone", state="STARTED", worker="w@h")
+    found = radius(["gone"], "terminate")
+    said = dict(found.unchecked)
+    assert "acknowledged when it began" in said["its chain, chord and callbacks"]
+    assert said["what else is in that process of w@h"] == "its pool is not known"
+    assert "has not told of the task name" in said["whether its acks_late is set"]
+    broker_module.configure(Broker("amqp://127.0.0.1:1//"))
+    said = dict(radius(["gone"], "terminate").unchecked)
+    assert "only a Redis broker" in said["their messages"]
+    assert "No result backend is set" in said["the result backend"]
+
+
+def test_children_that_go_on_and_the_process_are_told(app: Celery) -> None:
+    pool = {"implementation": "prefork", "writes": {"strategy": "fair"}, "processes": [7]}
+    details = {"stats": {"pool": pool}, "registered": ["shop.add [acks_late=True]"]}
+    Worker.objects.create(hostname="w@h", status="online", pool="prefork", first_seen_at=1, details=details)
+    waits("parent", state="STARTED", worker="w@h", received_at=time.time())
+    waits("child", parent_id="parent", root_id="parent", state="STARTED")
+    waits("done", parent_id="parent", root_id="parent", state="SUCCESS")
+    said = heads(radius(["parent"], "terminate"))
+    assert "1 task that it sent goes on. 1 run and 0 wait" in said
+    assert "one task at a time (fair)" in said
+    assert "1 will not run again." in said
+    # Past the visibility timeout the broker may have handed it out again.
+    Task.objects.filter(uuid="parent").update(received_at=time.time() - 4000)
+    assert "1 may run again." in heads(radius(["parent"], "terminate"))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"{", b"[]", b'{"headers": 1}', b'{"headers": {"id": "u", "stamps": 3, "stamped_headers": "x"}}'],
+)
+def test_a_message_that_nobody_can_read_is_counted_and_not_more(
+    app: Celery, own_valkey: Any, raw: bytes
+) -> None:
+    client = redis.Redis.from_url(own_valkey.url)
+    client.rpush(
+        "far", raw.replace(b"{", b'{"u":"u-1",', 1) if raw.startswith(b"{") and len(raw) > 2 else raw
+    )
+    client.hset("unacked", "tag", raw)
+    client.close()
+    search = whereabouts.find(broker_module.current(), ["u"], ["far"])
+    assert all(one.stamps == {} for one in search.found)
