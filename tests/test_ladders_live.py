@@ -103,7 +103,7 @@ def test_it_stops_at_the_step_that_ends_the_task(cluster: Cluster) -> None:
     ]
     assert records[1].reason == "Step 2 of 3. stuck since noon"
     assert proved(records[1]).effect == "verified"
-    assert pid not in (seen_on([PREFORK])[PREFORK].processes or set())
+    wait_until(lambda: pid not in (seen_on([PREFORK])[PREFORK].processes or {pid}), 10)
 
 
 def test_a_task_that_ends_by_the_first_step_is_hit_no_more(cluster: Cluster) -> None:

@@ -75,10 +75,18 @@ def radius(uuids: Sequence[str], command: str) -> Radius:
 # private, in the order of use
 
 
+def _broker() -> broker.Broker | None:
+    """None where nothing can be sent either."""
+    try:
+        return broker.current()
+    except RuntimeError:
+        return None
+
+
 def _messages(found: Radius, tasks: Sequence[Task]) -> dict[str, whereabouts.Message]:
     queues = {task.queue for task in tasks if task.queue}
-    current = broker.current()
-    if current.transport != "redis":
+    current = _broker()
+    if current is None or current.transport != "redis":
         found.unchecked.append(("their messages", "only a Redis broker lets a message be read where it lies"))
         return {}
     try:
@@ -93,9 +101,10 @@ def _messages(found: Radius, tasks: Sequence[Task]) -> dict[str, whereabouts.Mes
 
 
 def _metas(found: Radius, tasks: Sequence[Task]) -> Mapping[str, Mapping[str, Any]]:
-    current = broker.current()
-    if current.results_reason:
-        found.unchecked.append(("the result backend", current.results_reason.rstrip(".")))
+    current = _broker()
+    if current is None or current.results_reason:
+        why = current.results_reason.rstrip(".") if current else "no broker is configured"
+        found.unchecked.append(("the result backend", why))
         return {}
     try:
         return current.result_metas(task.uuid for task in tasks)
@@ -197,7 +206,8 @@ def _strategy(worker: Worker) -> str:
 
 def _again(found: Radius, tasks: Sequence[Task], workers: Mapping[str, Worker], now: float) -> None:
     """Whether the broker would hand any of them out once more."""
-    transport = broker.current().transport
+    current = _broker()
+    transport = current.transport if current else ""
     late = [task for task in tasks if acks_late(workers.get(task.worker), task.name)]
     unknown = [task for task in tasks if acks_late(workers.get(task.worker), task.name) is None]
     back = []

@@ -38,7 +38,9 @@ def why_not_here(hostname: str, stats: Mapping[str, Any] | None) -> str:
         return f"{hostname} has not told its pool processes"
     if not hasattr(os, "pidfd_open") or not _PROC.is_dir():
         return "this system does not let a process be held while it is looked at"
-    if any(_parent(pid) != parent for pid in pool):
+    # One that has just ended may still be in the worker's list.
+    parents = {found for pid in pool if (found := _parent(pid)) is not None}
+    if parents != {parent}:
         return f"the pool processes of {hostname} are not seen from where Umbel runs"
     return "" if _may_signal(parent) else f"Umbel may not signal the processes of {hostname}"
 
@@ -75,7 +77,7 @@ def order(command: Command) -> Order:
         raise Refused(f"{worker or uuid} did not answer, so what process {pid} runs is not known.")
     if why := why_not_here(worker, seen.stats):
         raise Refused(f"{why[0].upper()}{why[1:]}: process {pid} cannot be signalled from here.")
-    if pid not in (seen.processes or ()) or not lives(pid, start):
+    if pid not in (seen.processes or ()) or not lives(pid, start) or _parent(pid) != seen.stats.get("pid"):
         raise Refused(f"Process {pid} of {worker} is gone already.")
     other = next((other for other, at in seen.pids.items() if at == pid and other != uuid), "")
     if other:
