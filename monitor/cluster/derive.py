@@ -58,7 +58,8 @@ def derive(identity: TaskRecord, marks: Iterable[Mark]) -> TaskRecord:
     row.attempts = [delivery.attempt() for delivery in deliveries]
     numbers = [d.number for d in deliveries] + [retries_of(mark) or 0 for mark in sent]
     row.retries = max(numbers, default=0)
-    _supersede(row.attempts)
+    for attempt, following in pairwise(row.attempts):
+        supersede(attempt, following)
     source: Mark | None = None
     if deliveries:
         source = _last_delivery(row, deliveries)
@@ -70,7 +71,7 @@ def derive(identity: TaskRecord, marks: Iterable[Mark]) -> TaskRecord:
         row.wait = max(0.0, first - begun)
     if any(mark.kind in FOUND for mark in ordered):
         _found(row, ordered)
-    row.marks = [_packed(mark, row) if mark is source else mark for mark in ordered]
+    row.marks = [packed(mark, row) if mark is source else mark for mark in ordered]
     return row
 
 
@@ -91,6 +92,26 @@ def attempts_of(row: TaskRecord) -> list[Attempt]:
 def unpacked(row: TaskRecord) -> list[Mark]:
     """The marks of a stored row with what ``derive`` moved to its columns put back."""
     return [_unpacked(mark, row) for mark in row.marks]
+
+
+def supersede(attempt: Attempt, following: Attempt) -> None:
+    """An attempt without an end that another one followed."""
+    if attempt.ended_at is None and attempt.state in (RECEIVED, STARTED):
+        if following.number > attempt.number:
+            attempt.state, attempt.note = RETRY, "end not seen"
+        else:
+            attempt.note = "delivered again"
+
+
+def packed(mark: Mark, row: TaskRecord) -> Mark:
+    """The mark that decided the row, without what the row's columns say."""
+    detail = detail_of(mark)
+    moved = [field for field in IN_COLUMNS if field in detail and getattr(row, field) == detail[field]]
+    if not moved:
+        return mark
+    left = {key: value for key, value in detail.items() if key not in moved}
+    left["in_row"] = moved
+    return msgspec.structs.replace(mark, detail=left)
 
 
 # private, in the order of use
@@ -188,16 +209,6 @@ def _found(row: TaskRecord, ordered: list[Mark]) -> None:
     row.known = "inferred"
 
 
-def _supersede(attempts: list[Attempt]) -> None:
-    # An attempt without an end that another one followed.
-    for attempt, following in pairwise(attempts):
-        if attempt.ended_at is None and attempt.state in (RECEIVED, STARTED):
-            if following.number > attempt.number:
-                attempt.state, attempt.note = RETRY, "end not seen"
-            else:
-                attempt.note = "delivered again"
-
-
 def _first_received(attempts: list[Attempt]) -> float | None:
     return min((a.received_at for a in attempts if a.received_at is not None), default=None)
 
@@ -213,16 +224,6 @@ def exception_type(text: str | None) -> str:
 
 def _total_order(mark: Mark) -> tuple[Any, ...]:
     return (mark.at, mark.worker, mark.pid, mark.clock, PHASE.get(mark.kind, 3), mark.kind)
-
-
-def _packed(mark: Mark, row: TaskRecord) -> Mark:
-    detail = detail_of(mark)
-    moved = [field for field in IN_COLUMNS if field in detail and getattr(row, field) == detail[field]]
-    if not moved:
-        return mark
-    left = {key: value for key, value in detail.items() if key not in moved}
-    left["in_row"] = moved
-    return msgspec.structs.replace(mark, detail=left)
 
 
 def _unpacked(mark: Mark, row: TaskRecord) -> Mark:

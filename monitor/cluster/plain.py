@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from monitor.cluster.derive import DAY, exception_type
-from monitor.cluster.reading import EXCEPTION_LIMIT, TRACEBACK_LIMIT, moment
+from monitor.cluster.reading import EXCEPTION_LIMIT, TRACEBACK_LIMIT, has, moment
 from monitor.events import Failed, Received, Rejected, Revoked, Sent, Started, Succeeded, TaskEvent
 from monitor.records import (
     FAILURE,
@@ -147,7 +147,7 @@ def _row(  # noqa: PLR0915
     at = received.timestamp
     first = last = received.seen_at
     is_usual = name and received.args and received.kwargs and root_id and not parent_id and not expires
-    detail: dict[str, Any] = _DETAIL if is_usual else {"retries": 0, "has": _has(received, expires)}
+    detail: dict[str, Any] = _DETAIL if is_usual else {"retries": 0, "has": has(received, expires)}
     marks = [Mark("received", worker, pid, received.clock, at, first, detail)]
     state, started_at, ended_at, runtime = RECEIVED, None, None, None
     signum, terminated, expired = "", False, False
@@ -188,7 +188,7 @@ def _row(  # noqa: PLR0915
         sent_expires = None if sent.expires is None else moment(sent.expires)
         expires = sent_expires if expires is None else expires
         first, last = (first if first < seen_at else seen_at), (last if last > seen_at else seen_at)
-        detail = {"retries": 0, "has": _has(sent, sent_expires, eta)}
+        detail = {"retries": 0, "has": has(sent, sent_expires, eta)}
         if eta is not None:
             detail["eta"] = eta
         mark = Mark("sent", sender, sent.pid, sent.clock, sent_at, seen_at, detail)
@@ -242,7 +242,7 @@ def _waiting(uuid: str, sent: Any, redactor: Redactor) -> TaskRecord:
     """A task that no worker has received yet."""
     eta = None if sent.eta is None else moment(sent.eta)
     expires = None if sent.expires is None else moment(sent.expires)
-    detail = {"retries": 0, "has": _has(sent, expires, eta)}
+    detail = {"retries": 0, "has": has(sent, expires, eta)}
     if eta is not None:
         detail["eta"] = eta
     seen_at = sent.seen_at
@@ -272,28 +272,3 @@ _REJECTED: dict[str, Any] = {"requeue": False}
 _RESULT, _EXCEPTION, _TRACEBACK = ["result"], ["exception"], ["exception", "traceback"]
 # Of most receipts: a name, arguments and its own root.
 _DETAIL: dict[str, Any] = {"retries": 0, "has": "nakr"}
-
-
-def _has(event: Any, expires: float | None, eta: float | None = None) -> str:
-    """The letters (``reading.LETTERS``) of the fields that the event carries."""
-    has = ""
-    if event.name:
-        has += "n"
-    if event.args:
-        has += "a"
-    if event.kwargs:
-        has += "k"
-    if eta is not None:
-        has += "t"
-    if expires is not None:
-        has += "x"
-    if event.root_id:
-        has += "r"
-    if event.parent_id:
-        has += "p"
-    if event.__class__ is Sent:
-        if event.queue:
-            has += "q"
-        if event.routing_key:
-            has += "o"
-    return has

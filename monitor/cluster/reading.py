@@ -86,6 +86,31 @@ def moment(raw: Any) -> float | None:
     return float(raw)
 
 
+def has(event: Any, expires: float | None, eta: float | None = None) -> str:
+    """The letters of the fields that the event carries; ``expires`` and ``eta`` as moments."""
+    letters = ""
+    if event.name:
+        letters += "n"
+    if event.args:
+        letters += "a"
+    if event.kwargs:
+        letters += "k"
+    if eta is not None:
+        letters += "t"
+    if expires is not None:
+        letters += "x"
+    if event.root_id:
+        letters += "r"
+    if event.parent_id:
+        letters += "p"
+    if event.__class__ is Sent:
+        if event.queue:
+            letters += "q"
+        if event.routing_key:
+            letters += "o"
+    return letters
+
+
 LEAST: Rank = (-1, -1, 0.0, ("", "", 0, 0, 0.0))
 
 

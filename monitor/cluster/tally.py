@@ -9,7 +9,7 @@ from monitor import rates
 from monitor.cluster.counts import KINDS, Count
 from monitor.cluster.limits import OTHER, Limits
 from monitor.cluster.pairs import Pairs
-from monitor.events import TaskEvent
+from monitor.events import Succeeded, TaskEvent
 from monitor.records import Mark, Rollup, TaskRecord, TaskType
 
 ALL_WIDTH, MINUTE = 10, 60  # seconds
@@ -39,8 +39,15 @@ class Tally:
         self._current = _Slice()
         self._from, self._until = 0.0, 0.0
 
+    def events(self, row: TaskRecord, events: Sequence[TaskEvent]) -> None:
+        """Count the new events of a life that is told in order."""
+        if len(row.attempts) > 1:
+            self._tries(row, events)
+        else:
+            self.plain(row, events)
+
     def plain(self, row: TaskRecord, events: Sequence[TaskEvent]) -> None:
-        """Count the new events of a plain life; they came within one tick."""
+        """Count the new events of one try; they came within one tick."""
         at = row.seen_at
         if not self._from <= at < self._until:
             self._turn_to(at)
@@ -144,6 +151,23 @@ class Tally:
         return drained
 
     # private
+
+    def _tries(self, row: TaskRecord, events: Sequence[TaskEvent]) -> None:
+        for event in events:
+            place = _PLACE.get(event.kind)
+            if place is None:
+                continue
+            self._turn_to(event.seen_at)
+            here = self._current
+            key = (event.hostname, row.name)
+            pair = here.pairs.get(key) or self._pair(here, key)
+            pair.counts[place] += 1
+            pair.last_at = max(pair.last_at, event.seen_at)
+            queue = (here.queues.get(row.queue) or self._queue(here, row.queue)) if row.queue else None
+            if queue is not None:
+                queue.counts[place] += 1
+            if isinstance(event, Succeeded):
+                self._add(pair, queue, "runtime", row.runtime if event.runtime is None else event.runtime)
 
     def _turn_to(self, at: float) -> None:
         if self._from <= at < self._until:

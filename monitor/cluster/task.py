@@ -18,8 +18,8 @@ Key = tuple[str, str, int, int, float]
 class Task:
     """What is known of one task while it is live.
 
-    While its life is plain its events are kept as they came (``heard``); as soon as anything else happens
-    they become ``marks`` and ``fields``, from which any life can be derived.
+    While its life is told in order its events are kept as they came (``heard``); as soon as anything else
+    happens they become ``marks`` and ``fields``, from which any life can be derived.
     """
 
     __slots__ = ("confirmed_at", "fields", "heard", "marks", "new", "pid", "row", "touched", "uuid")
@@ -27,7 +27,7 @@ class Task:
     def __init__(self, uuid: str, now: float) -> None:
         self.uuid = uuid
         self.heard: list[TaskEvent] | None = None
-        self.pid = 0  # of the worker process that received it, while it is plain
+        self.pid = 0  # of the worker process that received it last, while its events are kept
         self.marks: dict[Key, Mark] = {}
         self.fields: dict[str, tuple[Rank, Any]] = {}
         self.new: list[Mark] = []  # marks not yet counted in rates
@@ -109,5 +109,8 @@ def key_of(event: TaskEvent) -> Key:
 
 
 def pid_of(events: Iterable[TaskEvent]) -> int:
-    """Of the worker process that received a plain task."""
-    return next((event.pid for event in events if isinstance(event, Received)), 0)
+    """Of the worker process that received a task last, by its tries."""
+    found = [
+        (event.retries or 0, event.timestamp, event.pid) for event in events if isinstance(event, Received)
+    ]
+    return max(found)[2] if found else 0

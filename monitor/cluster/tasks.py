@@ -7,18 +7,19 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
+from monitor.cluster import tries
 from monitor.cluster.deliveries import PHASE
 from monitor.cluster.derive import anchor
 from monitor.cluster.limits import Limits
 from monitor.cluster.plain import row_of
 from monitor.cluster.tally import Tally
 from monitor.cluster.task import Task, pid_of
-from monitor.cluster.twice import Doubles
-from monitor.events import Received, Sent, Started, TaskEvent
+from monitor.events import Received, Retried, Sent, Started, TaskEvent
 from monitor.records import ENDED, Mark, TaskRecord
 from monitor.redact import Redactor
 
-_BEGINS = frozenset({Sent, Received, Started})
+# After these more is to come.
+_GOES_ON = frozenset({Sent, Received, Started, Retried})
 ENDED_KNOWN = 20_000  # tasks that ended and left memory, whose uuids are still known
 HOLD = 1.0  # seconds that what only began may wait for its end, if tasks of its name end within that
 _LEARN = 0.05  # the weight of the last life in what is usual for its name
@@ -41,7 +42,6 @@ class Tasks:
         self.suspects: dict[str, float] = {}  # absent from an inspection -> when it was asked
         # Events that were counted as applied and proved to be repeated; taken by the caller.
         self.duplicates = 0
-        self.doubles = Doubles()
         self.keep = False  # while history cannot be read back, nothing may leave memory
         self._batch: dict[str, list[TaskEvent]] = {}  # taken over, not yet drained
         self._left: dict[str, list[TaskEvent]] = {}  # of those, what has to wait for the next tick
@@ -157,7 +157,7 @@ class Tasks:
         """
         rows: list[TaskRecord] = []
         asked, cold, left, batch = self._asked, self._cold, self._left, self._batch
-        redactor, live, plain = self._redactor, self.live, tally.plain
+        live = self.live
         held, since = self._held, now - HOLD
         looked = 0
         while batch:
@@ -172,7 +172,7 @@ class Tasks:
                 continue
             if (
                 hold
-                and events[-1].__class__ in _BEGINS
+                and events[-1].__class__ in _GOES_ON
                 and events[0].seen_at > since
                 and self._is_quick(task, events[0])
             ):
@@ -182,11 +182,11 @@ class Tasks:
                 continue
             self.waiting -= len(events)
             if task is None:
-                row = row_of(uuid, events, redactor)
+                row, stays = self._row_of(uuid, events)
                 if row is not None:
                     rows.append(row)
-                    plain(row, events)
-                    if row.state in ENDED and not self.keep:
+                    tally.events(row, events)
+                    if row.state in ENDED and not stays:
                         self._ended[uuid] = row.name
                         self._learn(row)
                     else:
@@ -196,13 +196,13 @@ class Tasks:
                 cold.discard(uuid)
             elif (heard := task.heard) is not None:
                 known = heard + events
-                row = row_of(uuid, known, redactor, task.row)
+                row, stays = self._row_of(uuid, known, task.row)
                 if row is not None and task.row is not None and uuid not in self.dirty:
                     row.day = task.row.day
                     rows.append(row)
-                    plain(row, events)
+                    tally.events(row, events)
                     task.heard, task.touched = known, now
-                    self._replace(task, row, now)
+                    self._replace(task, row, now, stays)
                     continue
             self._file(task, events, now)
         self._batch, self._left = left, {}
@@ -251,8 +251,17 @@ class Tasks:
                     return event.name
         return ""
 
+    def _row_of(
+        self, uuid: str, events: list[TaskEvent], before: TaskRecord | None = None
+    ) -> tuple[TaskRecord | None, bool]:
+        """By a straight way, if there is one; and whether it stays: one with a past does, for late events."""
+        row = row_of(uuid, events, self._redactor, before)
+        if row is not None:
+            return row, self.keep
+        return tries.row_of(uuid, events, self._redactor), True
+
     def _settle_in(self, uuid: str, row: TaskRecord, events: list[TaskEvent], now: float) -> None:
-        """A plain task that goes on, or that must stay, is live from here."""
+        """A task told in order that goes on, or that must stay, is live from here."""
         task = self.live[uuid] = Task(uuid, now)
         task.heard, task.row = events, row
         if row.state in ENDED:
@@ -261,27 +270,38 @@ class Tasks:
             task.pid = pid_of(events)
             self.by_process.setdefault((row.worker, task.pid), set()).add(uuid)
 
-    def _replace(self, task: Task, row: TaskRecord, now: float) -> None:
-        """The next row of a plain task."""
+    def _replace(self, task: Task, row: TaskRecord, now: float, stays: bool) -> None:
+        """The next row of such a task."""
         before, task.row = task.row, row
         uuid = task.uuid
         if row.state not in ENDED:
-            if (before is None or not before.worker) and task.heard:
-                task.pid = pid_of(task.heard)
-                self.by_process.setdefault((row.worker, task.pid), set()).add(uuid)
+            if before is None or before.worker != row.worker or len(row.attempts) > 1:
+                self._move(task, before, row)
             return
         self.suspects.pop(uuid, None)
-        place = (row.worker, task.pid)
-        if (found := self.by_process.get(place)) is not None:
-            found.discard(uuid)
-            if not found:
-                del self.by_process[place]
-        if self.keep:
+        if before is not None:
+            self._take_from(before.worker, task)
+        if stays:
             self._leaving.append((now + self._limits.finished_for, uuid))
         else:
             del self.live[uuid]
             self._ended[uuid] = row.name
             self._learn(row)
+
+    def _move(self, task: Task, before: TaskRecord | None, row: TaskRecord) -> None:
+        """It is another worker process's now."""
+        if before is not None:
+            self._take_from(before.worker, task)
+        task.pid = pid_of(task.heard or ())
+        if row.worker:
+            self.by_process.setdefault((row.worker, task.pid), set()).add(task.uuid)
+
+    def _take_from(self, worker: str, task: Task) -> None:
+        place = (worker, task.pid)
+        if (found := self.by_process.get(place)) is not None:
+            found.discard(task.uuid)
+            if not found:
+                del self.by_process[place]
 
     def _is_quick(self, task: Task | None, event: TaskEvent) -> bool:
         """Whether tasks of this name usually end within ``HOLD``; not of names that nobody knows yet."""
@@ -299,7 +319,7 @@ class Tasks:
             self._usual[name] = life
 
     def _file(self, task: Task, events: list[TaskEvent], now: float) -> None:
-        """Events of a life that is not plain, one by one."""
+        """Events of a life that is not told in order, one by one."""
         task.open(self._redactor)
         for event in events:
             if not event.timestamp:
@@ -319,7 +339,6 @@ class Tasks:
         if row.state in ENDED:
             self._leaving.append((now + self._limits.finished_for, task.uuid))
             self.suspects.pop(task.uuid, None)
-        self.doubles.note(row, now)
         tally.count(row, task.new)
         task.new = []
         return row
