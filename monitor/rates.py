@@ -6,7 +6,9 @@ A histogram is a plain ``dict[int, int]`` (bucket -> count): it adds, merges and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from math import exp, floor, isfinite, log
 
 Histogram = dict[int, int]
@@ -71,13 +73,14 @@ def merge(a: Mapping[int, int], b: Mapping[int, int]) -> Histogram:
 
 def quantile(histogram: Mapping[int, int], q: float) -> float | None:
     """The duration below which the share ``q`` (0 to 1) of the samples lies; None without samples."""
-    total = sum(histogram.values())
-    if total <= 0:
-        return None
-    rank = min(max(q, 0.0), 1.0) * (total - 1)
-    seen = 0
-    for index in sorted(histogram):
-        seen += histogram[index]
-        if seen > rank:
-            return value(index)
-    return value(max(histogram))
+    return quantiles(histogram, (q,))[0]
+
+
+def quantiles(histogram: Mapping[int, int], shares: Sequence[float]) -> list[float | None]:
+    """A ``quantile`` for each of the shares, at one look."""
+    indexes = sorted(histogram)
+    seen = list(accumulate(map(histogram.__getitem__, indexes)))
+    if not seen or seen[-1] <= 0:
+        return [None] * len(shares)
+    ranks = [min(max(q, 0.0), 1.0) * (seen[-1] - 1) for q in shares]
+    return [value(indexes[bisect_right(seen, rank)]) for rank in ranks]

@@ -89,7 +89,7 @@ def coalesced(older: Record, newer: Record) -> Record:
 def added(a: TaskType, b: TaskType) -> TaskType:
     """Two stretches of one task name as one, its percentiles over both."""
     histogram = rates.merge(a.histogram, b.histogram)
-    p50, p95, p99 = (rates.quantile(histogram, q) for q in (0.5, 0.95, 0.99))
+    p50, p95, p99 = rates.quantiles(histogram, (0.5, 0.95, 0.99))
     return TaskType(
         name=a.name,
         runs=a.runs + b.runs,
