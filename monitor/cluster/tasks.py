@@ -14,6 +14,7 @@ from monitor.cluster.limits import Limits
 from monitor.cluster.plain import row_of
 from monitor.cluster.tally import Tally
 from monitor.cluster.task import Task, pid_of
+from monitor.cluster.twice import Doubles
 from monitor.events import Received, Retried, Sent, Started, TaskEvent
 from monitor.records import ENDED, Mark, TaskRecord
 from monitor.redact import Redactor
@@ -42,6 +43,7 @@ class Tasks:
         self.suspects: dict[str, float] = {}  # absent from an inspection -> when it was asked
         # Events that were counted as applied and proved to be repeated; taken by the caller.
         self.duplicates = 0
+        self.doubles = Doubles()
         self.keep = False  # while history cannot be read back, nothing may leave memory
         self._batch: dict[str, list[TaskEvent]] = {}  # taken over, not yet drained
         self._left: dict[str, list[TaskEvent]] = {}  # of those, what has to wait for the next tick
@@ -182,7 +184,7 @@ class Tasks:
                 continue
             self.waiting -= len(events)
             if task is None:
-                row, stays = self._row_of(uuid, events)
+                row, stays = self._row_of(uuid, events, now)
                 if row is not None:
                     rows.append(row)
                     tally.events(row, events)
@@ -196,7 +198,7 @@ class Tasks:
                 cold.discard(uuid)
             elif (heard := task.heard) is not None:
                 known = heard + events
-                row, stays = self._row_of(uuid, known, task.row)
+                row, stays = self._row_of(uuid, known, now, task.row)
                 if row is not None and task.row is not None and uuid not in self.dirty:
                     row.day = task.row.day
                     rows.append(row)
@@ -252,13 +254,16 @@ class Tasks:
         return ""
 
     def _row_of(
-        self, uuid: str, events: list[TaskEvent], before: TaskRecord | None = None
+        self, uuid: str, events: list[TaskEvent], now: float, before: TaskRecord | None = None
     ) -> tuple[TaskRecord | None, bool]:
         """By a straight way, if there is one; and whether it stays: one with a past does, for late events."""
         row = row_of(uuid, events, self._redactor, before)
         if row is not None:
             return row, self.keep
-        return tries.row_of(uuid, events, self._redactor), True
+        row = tries.row_of(uuid, events, self._redactor)
+        if row is not None:
+            self.doubles.note(row, now)
+        return row, True
 
     def _settle_in(self, uuid: str, row: TaskRecord, events: list[TaskEvent], now: float) -> None:
         """A task told in order that goes on, or that must stay, is live from here."""
@@ -339,6 +344,7 @@ class Tasks:
         if row.state in ENDED:
             self._leaving.append((now + self._limits.finished_for, task.uuid))
             self.suspects.pop(task.uuid, None)
+        self.doubles.note(row, now)
         tally.count(row, task.new)
         task.new = []
         return row
