@@ -183,8 +183,11 @@ class Listener:
                 continue
             row = Task.objects.filter(uuid=event.uuid).first() or Task(uuid=event.uuid, first_seen_at=at)
             row.seen_at = at
-            if RANK.get(STATES[kind], 3) >= RANK.get(row.state, 3) or not row.state:
-                row.state = STATES[kind]
+            state = STATES[kind]
+            if row.state == "REVOKED" and getattr(event, "result", "") in (None, "None"):
+                state = "REVOKED"  # a killed greenlet says that it succeeded, too; see cluster.deliveries
+            if RANK.get(state, 3) >= RANK.get(row.state, 3) or not row.state:
+                row.state = state
             row.marks = [*row.marks, [kind, event.hostname, event.pid, event.clock, event.timestamp, at]]
             if kind != "sent":
                 row.worker = event.hostname

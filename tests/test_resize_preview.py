@@ -20,6 +20,12 @@ from tests.test_workers_page import task, worker
 pytestmark = pytest.mark.django_db
 
 
+@pytest.fixture(autouse=True)
+def _broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is none to be asked, whatever ran before."""
+    monkeypatch.setattr(resizing, "_depth", lambda _: None)
+
+
 def preview(row: models.Worker, wanted: int | None) -> resizing.Preview:
     view = worker_queries.one(row.pk)
     assert view is not None
@@ -73,9 +79,10 @@ def test_a_full_pool_with_a_backlog_says_when_it_drains_at_each_size() -> None:
     said = text(preview(row, 8))
     for part in (
         "4 of 4 slots busy (100%). 80 tasks wait in its queue, by events.",
-        "About 0.01 /s arrive", "A busy slot ends about 2.0 /s", "4: 7.9 /s, in about 10 s (10 s to 10 s)",
-            "8: 15.7 /s, in about 5.1 s", "from 600 tasks that ended well here in 15 min 00 s",
-            "9 arrivals in 15 min 00 s",
+        "About 0.01 /s arrive", "A busy slot ends about 2.0 /s",
+            "4: 7.9 /s, drains in about 10 s (10 s to 10 s)",
+            "8: 15.7 /s, drains in about 5.1 s", "from 600 tasks that ended well here in 15 min",
+            "9 arrivals in 15 min.",
         "19 times of 20",
     ):  # fmt: skip
         assert part in said, f"{part}: {said}"
@@ -111,7 +118,7 @@ def test_a_pool_that_rests_gains_nothing_by_growing() -> None:
 def test_where_slots_are_idle_though_tasks_wait_the_limit_is_elsewhere() -> None:
     details = {"registered": ["shop.mail [rate_limit=10/m]"]}
     row = worker("a@h", size=4, queues=["mail"], details=details)
-    waiting(9)
+    waiting(9, name="shop.mail")
     busy(1)
     said = preview(row, 8).no_effect
     assert "3 slots are idle though 9 wait." in said and "shop.mail (10/m)" in said
@@ -121,6 +128,17 @@ def test_an_autoscaler_would_undo_it() -> None:
     row = worker("a@h", size=4, queues=["mail"], autoscale_max=8, autoscale_min=2)
     said = preview(row, 6).no_effect
     assert "scales itself" in said and "would undo" in said
+    history()
+    assert preview(row, 6).rows == []
+
+
+def test_limits_of_tasks_that_wait_elsewhere_are_not_blamed() -> None:
+    details = {"registered": ["shop.other [rate_limit=10/m]"]}
+    row = worker("a@h", size=4, queues=["mail"], details=details)
+    waiting(9, name="shop.mail")
+    busy(1)
+    assert "shop.other" not in preview(row, 8).no_effect
+    assert "no queue" in text(preview(worker("b@h", queues=[]), 8))
 
 
 def test_a_size_that_is_still_too_small_says_from_which_on_it_helps() -> None:
@@ -130,7 +148,7 @@ def test_a_size_that_is_still_too_small_says_from_which_on_it_helps() -> None:
     arrived(90)
     busy(1)
     assert "below about 11 slots it keeps growing" in preview(row, 2).no_effect
-    assert "never, grows by" in text(preview(row, 2))
+    assert "never drains, grows by" in text(preview(row, 2))
 
 
 def test_a_shrink_below_what_is_busy_is_pointed_to_when_free() -> None:
@@ -170,14 +188,17 @@ def viewer(client: Client) -> Client:
     return client
 
 
-def test_the_page_and_the_field_get_the_same_and_a_viewer_may_look(viewer: Client) -> None:
+def test_the_page_and_the_field_get_the_same_and_a_viewer_may_look(
+    viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     row = worker("a@h", size=4, queues=["mail"])
     history()
-    waiting(80)
+    monkeypatch.setattr(resizing, "_depth", lambda _: 80)
     busy(4)
     path = reverse("worker-resize", args=[row.pk])
     beside = viewer.get(path, {"size": "8"}, headers={"HX-Request": "true"}).content.decode()
-    assert beside.lstrip().startswith("<ul") and "in about" in beside and "<b>8</b>" in beside
+    assert beside.lstrip().startswith("<ul") and "drains in about" in beside and "<b>With 8:" in beside
+    assert "<b>80 tasks wait</b> in its queue, as the broker counts" in beside
     page = viewer.get(path, {"size": "8"}).content.decode()
     assert "<h1" in page or "crumbs" in page
     assert 'value="8"' in page and "in about" in page and not harm(page)

@@ -77,7 +77,7 @@ def test_it_waits_while_slots_are_busy_and_is_sent_once_when_enough_are_idle(ben
     assert actor == MILA and command.reason.startswith("When free, as asked for at")
     assert command.reason.endswith("Less memory")
     assert bench.look() == 0 and len(bench.sent) == 1
-    assert ended().startswith("Sent when 3 slots were idle")
+    assert ended().startswith("Sent when 3 slots were idle;")
 
 
 def test_the_workers_own_word_counts_not_its_last_heartbeat(bench: Bench) -> None:

@@ -66,7 +66,7 @@ def preview(view: WorkerView, wanted: int | None, ask: bool = False) -> Preview:
     size = view.size
     enough = seen.slot is not None and seen.slot.enough
     outlooks: list[Outlook] = []
-    if size and enough and seen.slot is not None:
+    if size and enough and seen.slot is not None and queries.can(view).grow.allowed:
         step = abs(wanted - size) if wanted is not None and wanted != size else 1
         sizes = sorted({max(1, size - step), size, size + step, *([wanted] if wanted else [])})
         outlooks = [
@@ -155,13 +155,18 @@ def _now(view: WorkerView, seen: _Seen) -> str:
     if not view.size:
         return "Its pool size is not known yet."
     waits = "1 task waits" if seen.waiting == 1 else f"{seen.waiting:,} tasks wait"
+    share = f"{100 * min(view.busy, view.size) / view.size:.0f}"
+    if not view.queues:
+        none = "<b>{} of {}</b> slots busy ({}%). It consumes no queue, as far as is known."
+        return format_html(none, view.busy, view.size, share)
+    queues = "its queue" if len(view.queues) == 1 else f"its {len(view.queues)} queues"
     return format_html(
         "<b>{} of {}</b> slots busy ({}%). <b>{}</b> in {}, {}.",
         view.busy,
         view.size,
-        f"{100 * min(view.busy, view.size) / view.size:.0f}",
+        share,
         waits,
-        "its queue" if len(view.queues) == 1 else f"its {len(view.queues)} queues",
+        queues,
         seen.counted,
     )
 
@@ -195,15 +200,17 @@ def drains(one: Outlook) -> str:
     """When nothing waits any more, with its range."""
     found = one.drain
     if found is None:
-        return "nothing waits"
+        return "and nothing waits"
     if found.surely_never:
-        return f"never, grows by {rate(found.growth)} /s"
+        return f"never drains, grows by {rate(found.growth)} /s"
     best = duration_text(found.best) if found.best >= 1 else "under 1\u00a0s"
     if found.never:
-        return f"perhaps never; at best in {best}"
+        return f"may never drain; at best in {best}"
     worst = f"to {duration_text(found.worst)}" if isfinite(found.worst) else "or never"
-    about = duration_text(found.about) if found.about >= 1 else "under 1\u00a0s"
-    return f"in about {about} ({best} {worst})"
+    if isfinite(found.worst) and found.worst < 1:
+        return "drains in under 1\u00a0s"
+    about = duration_text(found.about) if found.about >= 1 else "1\u00a0s"
+    return f"drains in about {about} ({best} {worst})"
 
 
 def _no_effect(view: WorkerView, wanted: int | None, seen: _Seen) -> str:
@@ -241,8 +248,12 @@ def _no_effect(view: WorkerView, wanted: int | None, seen: _Seen) -> str:
 
 
 def _limited(view: WorkerView) -> str:
+    """Rate limits here that hold back what waits in its queues, as far as events tell what that is."""
     details = view.row.details if isinstance(view.row.details, dict) else {}
-    names = sorted(registered.limited(details))
+    limited = registered.limited(details)
+    waits = models.Task.objects.filter(queue__in=view.queues[:MOST_QUEUES], state__in=("PENDING", RECEIVED))
+    known = set(waits.order_by("-seen_at").values_list("name", flat=True)[:500]) if limited else set()
+    names = sorted(limited & known)
     if not names:
         return ""
     shown = ", ".join(f"{plain(name)} ({registered.rate_limit(details, name)})" for name in names[:3])
@@ -275,11 +286,16 @@ def _basis(view: WorkerView, seen: _Seen) -> str:
         ran = seen.slot.tasks if seen.slot else 0
         return (
             f"Too little history to estimate: {number(ran)} task{'' if ran == 1 else 's'} ended well here in "
-            f"the last {duration_text(SPANS[-1])}; {ENOUGH} are needed."
+            f"the last {_length(SPANS[-1])}; {ENOUGH} are needed."
         )
     came = "1 arrival" if seen.arriving.tasks == 1 else f"{seen.arriving.tasks:,} arrivals"
     return (
         f"Estimates, from {seen.slot.tasks:,} tasks that ended well here in "
-        f"{duration_text(seen.slot.seconds)} and {came} in {duration_text(seen.arriving.seconds)}. "
+        f"{_length(seen.slot.seconds)} and {came} in {_length(seen.arriving.seconds)}. "
         "The true value lies in each range 19 times of 20, if things stay as they are."
     )
+
+
+def _length(seconds: float) -> str:
+    """A span that was looked back, in whole units: "15 min"."""
+    return duration_text(seconds).removesuffix("\u00a000\u00a0s").removesuffix("\u00a000\u00a0min")

@@ -12,6 +12,7 @@ from dashboard.fragments import Page
 from dashboard.fragments.tasks import why_not_control
 from dashboard.fragments.workers import pool
 from dashboard.queries import resizing
+from dashboard.queries import worker as worker_queries
 from dashboard.queries import workers as queries
 from dashboard.queries.workers import WorkerView
 from dashboard.templatetags.words import plain
@@ -79,6 +80,7 @@ def drain(request: HttpRequest, pk: int) -> HttpResponse:
         "title": f"Drain {plain(view.hostname)}",
         "w": view,
         "may": access.can_control(Page.of(request)),
+        "no": worker_queries.why_not(view, "cancel_consumer"),
         "under_way": draining.of_worker(view.hostname) is not None,
     }
     return render(request, "workers/drain.html", context)

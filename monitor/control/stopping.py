@@ -10,7 +10,7 @@ from monitor.control.commands import SIGNALS, TERMINATE, Command, Refused
 from monitor.control.inspecting import Seen, holders_of, seen_on
 from monitor.control.orders import Order, among, cannot, online_workers
 from monitor.control.verifying import Finding, Grade
-from monitor.models import Task
+from monitor.models import Task, Worker
 from monitor.records import ENDED, LOST, REVOKED, STARTED
 
 # Ends that a worker reports itself, not what Umbel infers.
@@ -69,7 +69,7 @@ def terminate(command: Command) -> Order:
         if row is not None and row.state in ENDED and row.state != LOST:
             order.skipped[uuid] = f"{_named(row)} has ended already: {row.state}."
         elif not worker:
-            order.skipped[uuid] = f"{uuid} has not reached a worker yet: revoke it instead."
+            order.skipped[uuid] = f"{uuid} has not reached a worker yet: revoke it instead.{_on_solo(row)}"
         else:
             can = cannot(worker, TERMINATE)
             if can:
@@ -96,6 +96,17 @@ def terminate(command: Command) -> Order:
         for worker, uuids in by_worker.items()
     ]
     return order
+
+
+def _on_solo(row: Task | None) -> str:
+    """A solo worker at work sends no event, not even of the task that it took: it may run there."""
+    if row is None or not row.queue:
+        return ""
+    solo = Worker.objects.filter(status="online", pool__contains="solo").values_list("hostname", "queues")
+    names = [name for name, queues in solo if isinstance(queues, list) and row.queue in queues]
+    if not names:
+        return ""
+    return f" Or it runs on {names[0]}: a solo worker tells of a task only when it has ended."
 
 
 def _known(command: Command) -> tuple[dict[str, Task], list[str], dict[str, str]]:

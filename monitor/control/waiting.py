@@ -174,10 +174,12 @@ def _carried_out(one: WaitingShrink, perform: Perform) -> str:
     )
     actor = Actor(one.user_id, one.username, one.role, one.address)
     try:
-        record = perform(Command(SHRINK, (one.worker,), {"to": one.to}, reason=reason), actor)
+        perform(Command(SHRINK, (one.worker,), {"to": one.to}, reason=reason), actor)
     except Refused as refusal:
         return str(refusal)
-    return f"Sent when {size - one.to} slots were idle: see {record.pk}."
+    idle = size - sum(where == "active" for where in seen.tasks.values())
+    slots = "1 slot was" if idle == 1 else f"{idle} slots were"
+    return f"Sent when {slots} idle; the audit log has what came of it."
 
 
 def _open(hostname: str) -> QuerySet[WaitingShrink]:
