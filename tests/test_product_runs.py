@@ -69,6 +69,32 @@ def test_a_failed_task_is_run_again_by_key_and_its_page_names_the_new_one(
     expect(page.locator("#task-runs")).to_contain_text(old.id[:8])
 
 
+def test_a_warning_that_was_ticked_stays_ticked_until_the_queue_is_another(
+    product: Product, signed_in: Any
+) -> None:
+    page = signed_in()
+    _known(page, product)
+    _field(page, "name").fill("shop.add")
+    _field(page, "queue").fill("nobody-takes-it")
+    _field(page, "queue").blur()
+    tick = page.get_by_label("Send it all the same")
+    expect(tick).to_have_count(1)
+    tick.check()
+    _field(page, "args").fill("[1, 2]")
+    _field(page, "args").blur()
+    expect(tick).to_be_checked()
+    _field(page, "queue").fill("nor-this-one")
+    _field(page, "queue").blur()
+    expect(page.locator("#run-route")).to_contain_text("nor-this-one")
+    expect(tick).not_to_be_checked()
+    page.get_by_role("button", name="Send the task").click()
+    expect(page.get_by_role("alert").first).to_contain_text("Not sent yet")
+    page.get_by_label("Send it all the same").check()
+    page.get_by_role("button", name="Send the task").click()
+    expect(page.locator("#task-runs")).to_contain_text("at place 1 of 1", timeout=20_000)
+    expect(page.locator("#task-head")).to_contain_text("Waiting")
+
+
 def test_what_cannot_be_told_leads_to_the_form(product: Product, signed_in: Any) -> None:
     old = shop(product.broker).send_task("shop.boom", ["x" * 3000], queue="pre")
     page = signed_in(viewport={"width": 390, "height": 844})
