@@ -43,7 +43,10 @@ export function startAnswers() {
   document.addEventListener("htmx:after:request", ({ target, detail }) => {
     const form = target.closest?.("dialog[open] form[method=post]");
     const status = detail?.ctx?.response?.status;
-    if (form && status && status !== 401) form.closest("dialog").close();
+    if (!form || !status || status === 401) return;
+    form.closest("dialog").close();
+    // What was chosen has been acted on.
+    if (status < 400) document.dispatchEvent(new Event("umbel:answered"));
   });
 }
 

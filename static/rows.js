@@ -24,6 +24,7 @@ export function startRows() {
     anchor = row.id;
     paintRows();
   });
+  document.addEventListener("umbel:answered", clearRows);
   paintRows();
 }
 
@@ -45,8 +46,8 @@ export function paintRows() {
     const everything = $("[data-everything]", bar)?.checked;
     const total = $(bar.dataset.total ?? "#none")?.firstChild?.textContent.trim() ?? "";
     bar.hidden = count === 0 && !everything;
-    for (const words of $$("[data-bulk-count]", bar)) words.textContent = everything ? "All that match" : `${count} selected`;
-    for (const words of $$("[data-everything-words]", bar)) words.textContent = total ? `All ${total} that match` : "All that match";
+    for (const words of $$("[data-bulk-count]", bar)) words.textContent = everything ? `${total || "All"} that match` : `${count} selected`;
+    for (const words of $$("[data-everything-words]", bar)) words.textContent = total && !everything ? `All ${total} that match` : "All that match";
   }
 }
 

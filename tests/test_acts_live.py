@@ -13,10 +13,13 @@ from django.test import Client
 
 from dashboard import access
 from monitor import broker as broker_room
+from monitor.acts import making
+from monitor.acts.making import Frozen, List
 from monitor.acts.models import ActTarget, BulkAct
 from monitor.acts.sending import Acts
 from monitor.control import Keeper, perform
 from monitor.models import ControlRecord, Task, Worker
+from tests.acts import MILA
 from tests.conftest import WorkerFactory, shop, wait_until
 from tests.engines import Start, engines
 
@@ -86,3 +89,31 @@ def test_thousands_of_queued_tasks_are_revoked_by_filter_and_none_of_them_runs(
     assert engine.crashes == {}
     print(f"\n{MANY:,} frozen and shown in {made:.1f} s; reached and confirmed in {took:.1f} s")  # noqa: T201
     broker_room.current().close()
+
+
+def test_an_act_goes_on_after_a_restart_of_umbel_and_nothing_is_sent_twice(
+    own_valkey: object, start: Start, worker: WorkerFactory
+) -> None:
+    url = own_valkey.url  # type: ignore[attr-defined]
+    one = worker(url, concurrency=1, queues=("celery",))
+    first = start(url, acts=Acts(perform, rate=500.0).look)
+    wait_until(lambda: Worker.objects.filter(hostname=one.hostname, status="online").exists(), 20)
+    now = time.time()
+    uuids = [f"waits-{n}" for n in range(1_600)]
+    Task.objects.bulk_create(
+        Task(uuid=u, name="shop.add", state="PENDING", first_seen_at=now, seen_at=now) for u in uuids
+    )
+    frozen = [Frozen(u, "PENDING", 0.0, "shop.add") for u in uuids]
+    act = making.confirm(making.draft("revoke", List(frozen, "all"), MILA).pk, MILA, {}, reason="x", hold=0)
+    commands = ControlRecord.objects.filter(command="revoke", answered_at__isnull=False)
+    wait_until(lambda: commands.count() >= 1, 20)
+    assert first.stop(20)
+    sent_before = commands.count()
+    assert BulkAct.objects.get(pk=act.pk).state == "sending" and sent_before < 4
+    start(url, acts=Acts(perform, rate=5_000.0).look)
+    wait_until(lambda: BulkAct.objects.get(pk=act.pk).state == "settling", 60)
+    sent = [uuid for record in commands for uuid in record.targets]
+    assert len(sent) == len(set(sent)) == 1_600 and commands.count() == 4
+    answers = shop(url).control.inspect([one.hostname], timeout=5).revoked() or {}
+    assert set(answers[one.hostname]) == set(uuids)
+    wait_until(lambda: not ControlRecord.objects.filter(completed_at=None).exists(), 20)

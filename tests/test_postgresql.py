@@ -98,6 +98,7 @@ SETS = {
         f"tests/test_{name}.py"
         for name in ("worker_page", "task_controls", "worker_controls", "access", "control", "bands")
     ],
+    "acts": [f"tests/test_{name}.py" for name in ("acts", "act_pages", "keeping")],
     "programs": [f"tests/test_{name}.py" for name in ("api", "api_search", "settings_page", "pairs")],
 }
 

@@ -254,7 +254,7 @@ def _summary(targets: Sequence[Frozen]) -> dict[str, Any]:
 
 
 def _freeze(act: BulkAct, targets: Sequence[Frozen]) -> None:
-    """The rows, many a statement, since everybody else's writes wait for this one."""
+    """The rows in few statements, since everybody else's writes wait for this one."""
     fields = ("act_id", "place", "target", "was", "run", "outcome", "text")
     table = connection.ops.quote_name(ActTarget._meta.db_table)
     key = ActTarget._meta.get_field("act").get_db_prep_value(act.pk, connection)
@@ -262,10 +262,16 @@ def _freeze(act: BulkAct, targets: Sequence[Frozen]) -> None:
         (key, place, one.target, one.was, one.run, ActTarget.Outcome.WAITING.value, "")
         for place, one in enumerate(targets)
     )
-    slots = f"({', '.join(['%s'] * len(fields))})"
+    columns = f"{table} ({', '.join(fields)})"
     with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            with cursor.copy(f"COPY {columns} FROM STDIN") as copy:
+                for row in rows:
+                    copy.write_row(row)
+            return
+        slots = f"({', '.join(['%s'] * len(fields))})"
         while part := list(islice(rows, 500)):
             cursor.execute(
-                f"INSERT INTO {table} ({', '.join(fields)}) VALUES {', '.join([slots] * len(part))}",  # noqa: S608
+                f"INSERT INTO {columns} VALUES {', '.join([slots] * len(part))}",  # noqa: S608 - our own names
                 [value for row in part for value in row],
             )
