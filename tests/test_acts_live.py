@@ -117,3 +117,42 @@ def test_an_act_goes_on_after_a_restart_of_umbel_and_nothing_is_sent_twice(
     answers = shop(url).control.inspect([one.hostname], timeout=5).revoked() or {}
     assert set(answers[one.hostname]) == set(uuids)
     wait_until(lambda: not ControlRecord.objects.filter(completed_at=None).exists(), 20)
+
+
+def test_all_that_failed_are_retried_once_and_a_worker_is_drained_with_others(
+    own_valkey: object, start: Start, worker: WorkerFactory
+) -> None:
+    url = own_valkey.url  # type: ignore[attr-defined]
+    one = worker(url, concurrency=1, queues=("celery",))
+    start(url, acts=Acts(perform).look, inspect_every=1.0)
+    row = wait_until(lambda: Worker.objects.filter(hostname=one.hostname, status="online").first(), 20)
+    for n in range(5):
+        shop(url).send_task("shop.boom", [f"no order {n}"])
+    failed = Task.objects.filter(name="shop.boom", state="FAILURE")
+    wait_until(lambda: failed.count() == 5, 20)
+
+    client = Client()
+    client.force_login(access.create_user("mila", "operator", "correct horse 9"))
+    answer = client.post("/tasks/retry/", {"all": "?name=shop.boom"})
+    assert "Retry 5 tasks?" in answer.content.decode()
+    act = BulkAct.objects.get()
+    for _ in range(2):
+        client.post(f"/acts/{act.pk}/confirm/", {"reason": "the shop is open again", "hold": "0"})
+    wait_until(lambda: BulkAct.objects.get().state == "done", 40, every=0.2, what="all settled")
+    found = ActTarget.objects.filter(act=act)
+    assert Counter(found.values_list("outcome", flat=True)) == {"confirmed": 5}, found[0].text
+    wait_until(lambda: failed.count() == 10, 20, what="each has failed once more")
+    record = ControlRecord.objects.get(command="send_task")
+    assert (record.username, record.reason, len(record.targets)) == ("mila", "the shop is open again", 5)
+    page = client.get(f"/acts/{act.pk}/").content.decode()
+    assert "5 tasks sent again, confirmed" in page and "It was sent again as" in page
+
+    assert wait_until(lambda: Worker.objects.get(pk=row.pk).queues == ["celery"], 20)
+    answer = client.post("/workers/drain/many/", {"worker": [row.pk]})
+    assert "Drain 1 worker?" in answer.content.decode()
+    draft = BulkAct.objects.get(state="draft")
+    client.post(f"/acts/{draft.pk}/confirm/", {"reason": "a new release", "hold": "0"})
+    wait_until(lambda: BulkAct.objects.get(pk=draft.pk).state == "done", 40, every=0.2)
+    assert ActTarget.objects.get(act=draft).outcome == "confirmed"
+    assert Worker.objects.get(pk=row.pk).queues == []
+    wait_until(lambda: not ControlRecord.objects.filter(completed_at=None).exists(), 20)

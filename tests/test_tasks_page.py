@@ -146,7 +146,7 @@ def test_a_page_of_rows_asks_the_database_a_fixed_number_of_times(
 def test_a_viewer_sees_the_controls_off_with_the_reason(viewer: Client) -> None:
     task("one")
     html = page(viewer)
-    assert html.count('disabled title="Needs the operator role"') == 2
+    assert html.count('disabled title="Needs the operator role"') == 3
 
 
 def test_reload_equals_live(viewer: Client) -> None:

@@ -23,7 +23,7 @@ from monitor.control import Command, Refused
 
 HOLDS = (0, 5, 10, 20, 30)
 # Commands of the workers' page, by their word in the URL.
-OF_WORKERS = {"shutdown": "shutdown", "restart-pool": "pool_restart", "grow": "pool_grow"}
+OF_WORKERS = {"drain": "drain", "shutdown": "shutdown", "restart-pool": "pool_restart", "grow": "pool_grow"}
 
 
 def propose(request: HttpRequest, command: str, uuids: Sequence[str], everything: str = "") -> HttpResponse:

@@ -14,7 +14,7 @@ from django.core import signing
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render, resolve_url
 
-from dashboard.controls import SAME, control, reason, send
+from dashboard.controls import SAME, acts, control, reason, send
 from dashboard.forms.runs import PRIORITIES, RunForm
 from dashboard.queries import audit, runs
 from monitor import broker
@@ -32,7 +32,13 @@ MOST = 200  # failed tasks of one workflow
 
 @control()
 def retry(request: HttpRequest) -> HttpResponse:
-    """A task again as it was sent. What cannot be sent without a person's word goes to the form."""
+    """A task again as it was sent; several as one act, shown first.
+
+    What cannot be sent without a person's word goes to the form.
+    """
+    many, everything = tuple(dict.fromkeys(request.POST.getlist("uuid"))), request.POST.get("all", "")
+    if everything or len(many) > 1:
+        return acts.propose(request, "retry", many, everything)
     uuid = request.POST.get("uuid", "").replace("\0", "")[:155]
     if not uuid:
         raise Refused("No task was named, so nothing was sent.")

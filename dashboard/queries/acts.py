@@ -10,6 +10,7 @@ from typing import Any
 
 from dashboard.queries import shared
 from dashboard.queries.audit import names_of, workers_of
+from monitor.acts.kinds import KINDS
 from monitor.acts.models import ActTarget, BulkAct, counts
 from monitor.acts.sending import UMBEL
 
@@ -37,6 +38,8 @@ OUTCOMES = {
 VERBS = {
     "revoke": ("Revoke", "Revoking", "revoked"),
     "terminate": ("Terminate", "Terminating", "terminated"),
+    "retry": ("Retry", "Retrying", "sent again"),
+    "drain": ("Drain", "Draining", "drained"),
     "shutdown": ("Shut down", "Shutting down", "shut down"),
     "pool_restart": ("Restart pools of", "Restarting pools of", "restarted"),
     "pool_grow": ("Grow pools of", "Growing pools of", "grown"),
@@ -150,6 +153,11 @@ class Shown:
         return str(act.note)
 
     @property
+    def is_logged(self) -> bool:
+        """Whether each batch is one command in the log."""
+        return KINDS[self.act.command].act is None
+
+    @property
     def bar(self) -> list[tuple[float, float, str, str]]:
         """Its outcomes as pieces of one bar, in percent."""
         pieces, x = [], 0.0
@@ -176,7 +184,8 @@ class Shown:
 
 _OPEN = {
     "revoke": "A revoked task is confirmed when a worker reaches it and skips it. Until then it waits in its "
-    "queue, and Umbel sends the revoke again to each worker that restarts."
+    "queue, and Umbel sends the revoke again to each worker that restarts.",
+    "retry": "A task that was sent again is confirmed when a worker has it; until then it waits.",
 }
 
 

@@ -70,7 +70,7 @@ def workers(command: str, keys: Sequence[int], now: float | None = None) -> tupl
     found, spared = [], []
     for row in Worker.objects.filter(pk__in=keys):
         name = str(row.hostname)
-        if why := cannot(name, command):
+        if why := cannot(name, KINDS[command].sends or command):
             spared.append((name, why))
         elif row.status != ONLINE:
             spared.append((name, f"{name} is {row.status}: it cannot be asked."))
@@ -105,10 +105,15 @@ def words(asked: TaskFilter, now: float) -> str:
 
 
 _ENDS = (("from", "from"), ("to", "to"))
-_DONE = {"revoke": "revoked: none of them waits", "terminate": "terminated: none of them runs"}
+_DONE = {
+    "revoke": "revoked: none of them waits",
+    "terminate": "terminated: none of them runs",
+    "retry": "retried: none of them failed, was lost, rejected or revoked",
+}
 _WHY = {
     "revoke": "{state}: it does not wait",
     "terminate": "{state}: it does not run",
+    "retry": "{state}: it has not ended badly",
 }
 
 

@@ -3,14 +3,27 @@ effect on one target is told."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from monitor.acts.models import ActTarget
+from monitor.acts import steps
+from monitor.acts.models import ActTarget, BulkAct
+from monitor.acts.steps import Step, as_it_is, itself
+from monitor.control import Actor
 from monitor.control import commands as names
 from monitor.models import Task, Worker
-from monitor.records import ENDED, LOST, PENDING, RECEIVED, RETRY, REVOKED, STARTED
+from monitor.records import (
+    ENDED,
+    FAILURE,
+    LOST,
+    PENDING,
+    RECEIVED,
+    REJECTED,
+    RETRY,
+    REVOKED,
+    STARTED,
+)
 
 Outcome = ActTarget.Outcome
 # Seconds after the look at a batch in which a late event may still say more.
@@ -41,6 +54,7 @@ class Sight:
     looked_at: float | None = None  # when the look was over; None: it goes on, or there was none
     answered: str = Outcome.SENT  # sent, silent or refused, by the workers' replies
     now: float = 0.0
+    sent_at: float | None = None  # when the last batch of its act was sent
 
 
 Rows = Callable[[Iterable[str]], dict[str, Row]]
@@ -54,7 +68,7 @@ def tasks(targets: Iterable[str]) -> dict[str, Row]:
 
 def workers(targets: Iterable[str]) -> dict[str, Row]:
     """By hostname."""
-    fields = ("hostname", "status", "pid", "online_at", "reason")
+    fields = ("hostname", "status", "pid", "online_at", "reason", "queues")
     return {row["hostname"]: row for row in Worker.objects.filter(hostname__in=list(targets)).values(*fields)}
 
 
@@ -70,6 +84,12 @@ class ActKind:
     what: str = "task"
     batch: int = names.MOST_IDS  # targets in one command
     rows: Rows = tasks
+    sends: str = ""  # the command that goes out, where it has another name
+    listens: bool = True  # somebody must be there to hear it
+    step: Callable[[BulkAct, Sequence[str]], Step] = as_it_is
+    under: Callable[[BulkAct, str], str] = itself  # what its command calls a target
+    # What is done in place of one command a batch: the outcome and its text; raises Refused.
+    act: Callable[[BulkAct, str, Actor], tuple[str, str]] | None = None
 
 
 def run_of(row: Row) -> float | None:
@@ -190,10 +210,64 @@ def looked_after(sight: Sight) -> Fate:
 
 # Nobody answered, or nobody knows whether it was sent.
 _NOT_TOLD = frozenset({Outcome.SILENT, Outcome.UNKNOWN})
+
+
+def ran_again(sight: Sight) -> Fate:
+    """Proved when a worker has the new task; it may wait in its queue for long."""
+    if sight.answered == Outcome.REFUSED:
+        return Fate(Outcome.REFUSED, sight.text, True)
+    if sight.row is not None and sight.row["state"] != PENDING:
+        return Fate(
+            Outcome.CONFIRMED, f"It was sent again as {sight.row['uuid']}, and a worker has it.", True
+        )
+    if sight.seen is True:
+        return Fate(Outcome.CONFIRMED, f"Sent again. {sight.text}", True)
+    if sight.seen is False:
+        return Fate(Outcome.NOT, sight.text, True)
+    return Fate(sight.answered, sight.text, False)
+
+
+def drained(sight: Sight) -> Fate:
+    """Proved when the worker consumes no queue any more."""
+    if sight.row is None:
+        return Fate(Outcome.NOT, "Nothing is known of it any more.", True)
+    if sight.answered == Outcome.REFUSED:
+        return Fate(Outcome.REFUSED, sight.text, True)
+    if not sight.row["queues"]:
+        return Fate(Outcome.CONFIRMED, "It consumes no queue any more, and finishes what it holds.", True)
+    if sight.sent_at is None or sight.now - sight.sent_at <= LATE:
+        return Fate(sight.answered, sight.text, False)
+    left = ", ".join(str(queue) for queue in sight.row["queues"][:6])
+    return Fate(Outcome.NOT, f"It consumes {left} still.", True)
+
+
+def not_as_it_ended(was: str, run: float | None, row: Row | None) -> str:
+    """A task that ended otherwise since is not the one that was chosen."""
+    if row is None:
+        return _GONE
+    return "" if row["state"] == was else f"It was {was} when the list was read, and is {row['state']} now."
+
+
 _ONLINE = frozenset({ONLINE})
+# Ends that call for a retry; one that succeeded is run again from its own page.
+_RETRIED = frozenset({FAILURE, LOST, REJECTED, REVOKED})
+RETRY_TASKS, DRAIN = "retry", "drain"
 KINDS: Mapping[str, ActKind] = {
     names.REVOKE: ActKind(_WAITING, not_waiting, revoked),
     names.TERMINATE: ActKind(frozenset({STARTED}), not_running, terminated),
+    RETRY_TASKS: ActKind(
+        _RETRIED,
+        not_as_it_ended,
+        ran_again,
+        batch=100,  # each is looked for at the broker and in its queue
+        sends=names.SEND,
+        listens=False,
+        step=steps.run_again,
+        under=steps.anew,
+    ),
+    DRAIN: ActKind(
+        _ONLINE, not_there, drained, "worker", 1, workers, sends=names.CANCEL_CONSUMER, act=steps.drain
+    ),
     names.SHUTDOWN: ActKind(_ONLINE, not_there, looked_after, "worker", 1, workers),
     names.RESTART_POOL: ActKind(_ONLINE, not_there, looked_after, "worker", 1, workers),
     names.GROW: ActKind(_ONLINE, not_there, looked_after, "worker", 1, workers),

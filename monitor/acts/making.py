@@ -108,7 +108,11 @@ def confirm(
                 f"The list was read {(now - act.read_at) / 60:.0f} min ago, and much may have changed: "
                 "read it again. Nothing was sent."
             )
-        given = COMMANDS[act.command].arguments({**act.arguments, **arguments})
+        kind = KINDS[act.command]
+        # What has no command of its own takes no arguments.
+        given = {}
+        if kind.act is None:
+            given = COMMANDS[kind.sends or act.command].arguments({**act.arguments, **arguments})
         held = hold_of(hold)
     except Refused as refusal:
         first = tuple(act.targets(1))

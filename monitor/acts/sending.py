@@ -160,6 +160,7 @@ class Acts:
             return
         if (
             kind.what == "task"
+            and kind.listens
             and not Worker.objects.exclude(status="offline").filter(is_beat=False).exists()
         ):
             self._halt(act, f"No worker is online: nobody would hear of this {act.command}.", now)
@@ -200,13 +201,27 @@ class Acts:
     def _command(self, act: BulkAct, claim: Claim, now: float) -> None:
         """As the one who asked for it, recorded and verified as any command."""
         actor = Actor(act.user_id, act.username, act.role, act.address)
-        command = Command(act.command, claim.targets, dict(act.arguments), reason=act.reason)
-        batch = ActTarget.objects.filter(batch=claim.batch)
+        kind, batch = KINDS[act.command], ActTarget.objects.filter(batch=claim.batch)
+        if kind.act is not None:
+            for target in claim.targets:
+                try:
+                    outcome, text = kind.act(act, target, actor)
+                except Refused as refusal:
+                    outcome, text = Outcome.REFUSED, str(refusal)
+                mark(batch.filter(target=target), outcome, text)
+            return
+        command, skipped = kind.step(act, claim.targets)
+        for target, why in skipped.items():
+            mark(batch.filter(target=target), Outcome.SKIPPED, why, now)
+        if command is None:
+            return
+        claim = Claim(claim.batch, tuple(one for one in claim.targets if one not in skipped))
         try:
             record = self.perform(command, actor, identity=claim.batch, still=claim.still)
         except Refused as refusal:
+            called = {kind.under(act, target): target for target in claim.targets}
             for target, why in refusal.skipped.items():
-                mark(batch.filter(target=target), Outcome.SKIPPED, why, now)
+                mark(batch.filter(target=called.get(target, target)), Outcome.SKIPPED, why, now)
             mark(batch.filter(outcome=Outcome.SENDING), Outcome.REFUSED, str(refusal), now)
             if isinstance(refusal.__cause__, Unreachable):
                 self._halt(act, str(refusal), now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.db.models import QuerySet
@@ -16,6 +16,7 @@ from django.db.models import QuerySet
 from monitor.acts.kinds import KINDS, Fate, Row, Sight
 from monitor.acts.making import tell
 from monitor.acts.models import ActTarget, BulkAct, counts
+from monitor.control.commands import TERMINATE
 from monitor.control.keeping import LONGEST
 from monitor.control.kinds import KINDS as COMMANDS
 from monitor.models import ControlRecord
@@ -35,15 +36,18 @@ def mark(targets: QuerySet[ActTarget], outcome: str, text: str, settled_at: floa
 def taken(act: BulkAct, record: ControlRecord, now: float) -> None:
     """What workers replied to a batch, once it has been sent."""
     batch = ActTarget.objects.filter(batch=record.pk, outcome=Outcome.SENDING)
-    for target, why in (record.skipped or {}).items():
-        mark(batch.filter(target=target), Outcome.SKIPPED, str(why), now)
+    kind = KINDS[act.command]
+    if record.skipped:
+        called = {kind.under(act, target): target for target in batch.values_list("target", flat=True)}
+        for name, why in record.skipped.items():
+            mark(batch.filter(target=called.get(name, name)), Outcome.SKIPPED, str(why), now)
     if record.sent_at is None:
         mark(batch, Outcome.REFUSED, record.evidence or "Nothing was sent.", now)
         return
     outcome, text = _answer(act, record.replies)
-    if KINDS[act.command].what == "task" and act.command != "revoke":
+    if act.command == TERMINATE:
         # Each worker was asked for its own tasks alone.
-        rows = KINDS[act.command].rows(batch.values_list("target", flat=True))
+        rows = kind.rows(batch.values_list("target", flat=True))
         by_worker: dict[str, list[str]] = {}
         for uuid_, row in rows.items():
             by_worker.setdefault(row["worker"], []).append(uuid_)
@@ -55,7 +59,7 @@ def taken(act: BulkAct, record: ControlRecord, now: float) -> None:
 
 
 def _answer(act: BulkAct, replies: Sequence[dict[str, Any]]) -> tuple[str, str]:
-    if not COMMANDS[act.command].is_answered:
+    if not COMMANDS[KINDS[act.command].sends or act.command].is_answered:
         return Outcome.SENT, f"Sent; a {act.command} is never answered."
     ok = [reply for reply in replies if reply.get("outcome") == "ok"]
     errors = [reply for reply in replies if reply.get("outcome") == "error"]
@@ -102,14 +106,17 @@ class Settling:
 
     def _settle(self, act: BulkAct, part: Sequence[ActTarget], now: float) -> bool:
         kind = KINDS[act.command]
-        rows = kind.rows(one.target for one in part)
+        called = {one.target: kind.under(act, one.target) for one in part}
+        rows = kind.rows(called.values())
         looks = {
             record.pk: _Look.of(record)
             for record in ControlRecord.objects.filter(pk__in={one.batch for one in part})
         }
         found: dict[Fate, list[int]] = {}
         for one in part:
-            sight = _sight(one, rows.get(one.target), looks.get(one.batch) if one.batch else None, now)
+            name = called[one.target]
+            look = looks.get(one.batch) if one.batch else None
+            sight = replace(_sight(one, rows.get(name), look, name, now), sent_at=act.batch_at)
             fate = kind.fate(sight)
             if (fate.outcome, fate.text[:500], fate.final) != (one.outcome, one.text, False):
                 found.setdefault(fate, []).append(one.pk)
@@ -140,11 +147,11 @@ class _Look:
         return cls(record.completed_at, found, record.evidence)
 
 
-def _sight(one: ActTarget, row: Row | None, look: _Look | None, now: float) -> Sight:
+def _sight(one: ActTarget, row: Row | None, look: _Look | None, name: str, now: float) -> Sight:
     answered = one.outcome if one.outcome != Outcome.NOT else Outcome.SENT
     if look is None or look.looked_at is None:
         return Sight(row, None, one.text, None, answered, now)
-    seen, text = look.findings.get(one.target, (None, ""))
+    seen, text = look.findings.get(name, (None, ""))
     return Sight(row, seen, text or one.text or look.evidence, look.looked_at, answered, now)
 
 

@@ -77,7 +77,8 @@ def order(command: Command) -> Order:
     if not order.messages:
         first = next(iter(order.skipped.values()))
         many = len(command.messages)
-        raise Refused(first if many == 1 else f"None of these {many} tasks can be sent. The first: {first}")
+        text = first if many == 1 else f"None of these {many} tasks can be sent. The first: {first}"
+        raise Refused(text, order.skipped)
     order.create = tuple(
         sorted({way.queue for way in routes.values() if NEW_QUEUE in way.warnings and NEW_QUEUE in despite})
     )
