@@ -96,7 +96,7 @@ SETS = {
     ],
     "controls": [
         f"tests/test_{name}.py"
-        for name in ("worker_page", "task_controls", "worker_controls", "access", "control", "bands")
+        for name in ("worker_page", "task_controls", "worker_controls", "access", "control", "bands", "runs")
     ],
     "acts": [f"tests/test_{name}.py" for name in ("acts", "act_pages", "keeping")],
     "programs": [f"tests/test_{name}.py" for name in ("api", "api_search", "settings_page", "pairs")],

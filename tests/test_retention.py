@@ -153,6 +153,26 @@ class TestRollups:
         assert rollups.KEPT_SECONDS[3600] >= 366 * 86_400
 
 
+@pytest.mark.django_db
+def test_a_control_record_goes_with_what_it_sent_and_never_before_a_revoke_that_names_it() -> None:
+    store = Store()
+
+    def record(days: float) -> models.ControlRecord:
+        return models.ControlRecord.objects.create(
+            at=NOW - days * DAY, username="a", role="admin", command="send_task"
+        )
+
+    old, named, young = record(400), record(400), record(300)
+    for one in (old, young):
+        models.SentTask.objects.create(uuid=f"t{one.at}", record=one, at=one.at)
+        models.StandingRevoke.objects.create(uuid=f"r{one.at}", record=one, since=one.at)
+    models.StandingRevoke.objects.create(uuid="later", record=named, since=NOW - DAY)
+    store.prune(NOW)
+    assert set(models.ControlRecord.objects.all()) == {named, young}
+    assert models.SentTask.objects.get().record == young
+    assert models.StandingRevoke.objects.count() == 2
+
+
 def _numbered(histogram: object) -> dict[int, int]:
     assert isinstance(histogram, dict)
     return {int(bucket): count for bucket, count in histogram.items()}

@@ -7,11 +7,13 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from django.db import connections
 from django.test import Client
 
 from dashboard import access
@@ -167,6 +169,29 @@ def test_one_wish_of_a_bulk_act_is_one_task_however_often_it_is_asked_for(
     assert SentTask.objects.count() == 2
     for record in (first, third):
         ended(record.targets[0], "FAILURE")
+
+
+def test_the_same_wish_at_the_same_moment_is_one_task(valkey: Server) -> None:
+    from monitor import models
+
+    broker_module.configure(Broker(valkey.url))
+    models.Worker.objects.create(hostname="w@h", status="online", queues=["once"], first_seen_at=1.0)
+    Task.objects.create(
+        uuid="wished", name="shop.add", state="FAILURE", queue="once", args="(1, 2)", kwargs="{}",
+        first_seen_at=1.0, seen_at=1.0,
+    )  # fmt: skip
+
+    def wish(_: int) -> str:
+        try:
+            return str(retry("wished", OPERATOR, once="now").pk)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as threads:
+        records = set(threads.map(wish, range(4)))
+    assert len(records) == 1 and SentTask.objects.count() == 1
+    assert len(messages(valkey.url, "once")) == 1
+    assert "no worker has told of it yet" not in proved(ControlRecord.objects.get(pk=records.pop())).evidence
 
 
 def test_what_events_cut_is_asked_for_and_read_from_an_extended_result(
@@ -342,6 +367,7 @@ def test_a_broker_that_is_away_gets_nothing_and_the_form_says_so(operator: Clien
     assert "Not sent." in html and "cannot be reached" in html and "pw-of-broker" not in html
     assert re.findall(r'name="token" value="([^"]+)"', html) != [form["token"]]
     sent = SentTask.objects.get()
+    proved(sent.record)
     page = operator.get(f"/tasks/{sent.uuid}/").content.decode()
     assert "Not sent" in page and "tried to send" in page
 

@@ -33,12 +33,6 @@ COUNTING = 0.005  # of the time may go into counting a table
 AT_ONCE = 0.005  # seconds: a count that takes less may be taken each time
 
 _TASKS = f'"{models.Task._meta.db_table}"'
-# A record outlives what names it.
-_UNUSED = "".join(
-    f' AND NOT EXISTS (SELECT 1 FROM "{model._meta.db_table}" AS naming'  # noqa: S608 - our own tables
-    f' WHERE naming.record_id = "{models.ControlRecord._meta.db_table}".id)'
-    for model in (models.SentTask, models.StandingRevoke)
-)
 log = structlog.get_logger(__name__)
 
 
@@ -95,7 +89,8 @@ class Pruning:
                 _delete(cursor, models.Gap, "ended_at < %s", [min(old, counted)]),
                 _delete(cursor, models.SentTask, "at < %s", [controls]),
                 _delete(cursor, models.StandingRevoke, "since < %s", [controls]),
-                _delete(cursor, models.ControlRecord, f"at < %s{_UNUSED}", [controls]),
+                _delete(cursor, models.StandingStamp, "until < %s", [controls]),
+                _delete(cursor, models.ControlRecord, f"at < %s{_unnamed()}", [controls]),
                 *(self._excess(cursor, model, oldest, most) for model, oldest, most in MOST_ROWS),
             ]
         return max(lost)
@@ -212,6 +207,16 @@ class _Count:
 
     def less(self, gone: int) -> None:
         self._rows -= gone
+
+
+def _unnamed() -> str:
+    """A control record outlives what names it."""
+    table = models.ControlRecord._meta.db_table
+    return "".join(
+        f' AND NOT EXISTS (SELECT 1 FROM "{relation.related_model._meta.db_table}" AS naming'  # noqa: S608 - ours
+        f' WHERE naming."{relation.field.column}" = "{table}".id)'
+        for relation in models.ControlRecord._meta.related_objects
+    )
 
 
 def _delete(
