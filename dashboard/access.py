@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
@@ -20,7 +20,9 @@ from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import resolve_url
 
+from dashboard import permissions
 from dashboard.models import LoginLink
+from monitor.control import Can
 
 ROLES = ("viewer", "operator", "admin")  # each may do all that the ones before it may
 EVERYONE = "everyone"  # the rule of pages for people who have not signed in
@@ -74,6 +76,42 @@ def can_control(where: Any) -> bool:
     if isinstance(where, HttpRequest):
         return allows(role(where.user), "operator") and not read_only()
     return allows(where.role, "operator") and not where.read_only
+
+
+def entitled(where: Any, command: str) -> Can:
+    """Whether a role may give a command at all, by the table of permissions; and if not, why.
+
+    ``where`` is a page, whose readers are told apart by their role alone, or a request.
+    """
+    is_request = isinstance(where, HttpRequest)
+    if read_only() if is_request else where.read_only:
+        return Can(False, "Umbel runs read-only")
+    needed = permissions.needed(command)
+    if needed == permissions.NOBODY:
+        return Can(False, "Turned off for everyone by UMBEL_PERMISSIONS")
+    held = role(where.user) if is_request else where.role
+    return Can(True) if allows(held, needed) else Can(False, f"Needs the {needed} role")
+
+
+def may(where: Any, command: str, targets: Sequence[str] = ()) -> Can:
+    """Whether this command may be given, and if not, why.
+
+    A page is drawn once for all of a role: its buttons go by the role. A request has a sender, of whom the
+    site's own rule is asked as well: once for the dialog of a command, and once for the command.
+    """
+    can = entitled(where, command)
+    if can.allowed and isinstance(where, HttpRequest):
+        refusal = permissions.refused_by_rule(where.user, command, targets)
+        return Can(not refusal, refusal)
+    return can
+
+
+def may_change_note(where: Any, author: int | None) -> bool:
+    """Whether the reader of a page or the sender of a request may change a note: their own; an admin any."""
+    held, user = (
+        (role(where.user), where.user.pk) if isinstance(where, HttpRequest) else (where.role, where.user)
+    )
+    return entitled(where, "note").allowed and (held == "admin" or (author is not None and author == user))
 
 
 def everyone(view: View[P]) -> View[P]:

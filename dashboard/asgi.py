@@ -73,6 +73,7 @@ async def lifespan(scope: object, receive: Any, send: Any) -> None:
     while (await receive())["type"] == "lifespan.startup":
         try:
             process.log_to_stderr()
+            process.check_settings()
             process.need_channels()
             await sync_to_async(process.broker)()
             siblings.begin()

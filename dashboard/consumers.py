@@ -134,7 +134,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         prefix = (settings.FORCE_SCRIPT_NAME or self.scope.get("root_path") or "").rstrip("/")
         if prefix and path.startswith(f"{prefix}/"):
             path = path[len(prefix) :]
-        return Page.at(path, asked.get("query", [""])[0], role, access.read_only())
+        return Page.at(path, asked.get("query", [""])[0], role, access.read_only(), self.scope["user"].pk)
 
     def _ended(self, runner: asyncio.Task[None]) -> None:
         """A socket whose runner failed would look live and never change: it ends; the browser comes back."""

@@ -56,6 +56,24 @@ OPTIONS = (
     ),
     Option("hold", "integer", "0", "Seconds that a revoke or terminate of one task is held, 0 to 30."),
     Option(
+        "permissions",
+        "list",
+        "",
+        "The role that a command needs (operator, admin or nobody), such as purge=admin,shutdown=nobody.",
+    ),
+    Option(
+        "permission-rule",
+        "text",
+        "",
+        "A site's own rule: the dotted path of a function (user, command, targets) saying True or why not.",
+    ),
+    Option(
+        "reasons",
+        "list",
+        "",
+        "Whether a command wants a reason (required, asked or none), such as purge=required,terminate=none.",
+    ),
+    Option(
         "secure",
         "switch",
         "no",

@@ -79,6 +79,18 @@ def _list(name: str) -> list[str]:
     return [part.strip() for part in _read(name).split(",") if part.strip()]
 
 
+def _pairs(name: str) -> dict[str, str]:
+    """name=value, name=value. Whether there are such names and values is the system check's to say."""
+    found: dict[str, str] = {}
+    for part in _list(name):
+        key, equals, value = (text.strip() for text in part.partition("="))
+        if not (key and equals and value):
+            raise _wrong(BY_NAME[name], part, "give pairs such as purge=admin,shutdown=admin")
+        if found.setdefault(key, value) != value:
+            raise _wrong(BY_NAME[name], part, f"{key} is there twice; say once what it is")
+    return found
+
+
 def _json(name: str) -> Any:
     text = _read(name)
     try:
@@ -262,6 +274,9 @@ UMBEL_BULK_MOST = _integer("bulk-most", 1, 50_000)  # a worker remembers no more
 UMBEL_BULK_RATE = _integer("bulk-rate", 1, 100_000)
 UMBEL_BULK_HOLD = _integer("bulk-hold", 0, 30)
 UMBEL_HOLD = _integer("hold", 0, 30)
+UMBEL_PERMISSIONS = _pairs("permissions")
+UMBEL_PERMISSION_RULE = _read("permission-rule")
+UMBEL_REASONS = _pairs("reasons")
 UMBEL_SECURE = _switch("secure")
 UMBEL_TRUSTED_PROXIES = _networks("trusted-proxies")
 UMBEL_REDACT = _list("redact")

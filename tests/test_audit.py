@@ -14,6 +14,7 @@ from django.test import Client
 
 from dashboard import access, fragments
 from dashboard.fragments import Page
+from dashboard.queries import exports
 from monitor.models import ControlRecord, StandingRevoke
 
 pytestmark = pytest.mark.django_db
@@ -153,3 +154,58 @@ def test_a_stranger_gets_no_file(client: Client) -> None:
     record(reason="secret plan")
     answer = client.get("/audit/export.csv")
     assert answer.status_code == 302 and b"secret" not in answer.content
+
+
+HOSTILE = [
+    *("=cmd|'/c calc'!A1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "\n=1", "＝1+1"),
+    *('a,b;"c"', "two\nlines\r\nand=1", "<script>", "'", "\u202e\u2028", "ünï 🌱", "x" * 500),
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_values_stay_values_in_files(viewer: Client, text: str) -> None:
+    record(username=text[:150], targets=[text], reason=text, evidence=text, arguments={"rate": text})
+    cells = list(csv.reader(io.StringIO(viewer.get("/audit/export.csv").content.decode(), newline="")))
+    assert len(cells) == 2 and len(cells[0]) == len(cells[1])
+    line = dict(zip(*cells, strict=True))
+    assert line["reason"].removeprefix("'") == text.removeprefix("'")
+    for cell in cells[1]:
+        assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝")), cell
+    assert json.loads(line["targets"]) == [text]
+    (only,) = viewer.get("/audit/export.jsonl").content.decode().strip("\n").split("\n")
+    assert json.loads(only)["reason"] == text and json.loads(only)["targets"] == [text]
+
+
+def test_half_a_character_of_a_reply_does_not_spoil_a_file() -> None:
+    one = ControlRecord(at=1.0, replies=[{"worker": "w@h", "text": "\ud800"}])
+    for written in (exports.as_csv([one]), exports.as_json_lines([one])):
+        assert "?" in written and written.encode()
+
+
+def test_all_filters_hold_together_on_the_page_and_in_both_files(viewer: Client) -> None:
+    wanted: dict[str, Any] = {"username": "ada", "command": "purge", "targets": ["mail"], "effect": "partly"}
+    keep = record(**wanted, reason="flood")
+    for name, other in (
+        ("username", "bob"),
+        ("command", "revoke"),
+        ("targets", ["mails"]),
+        ("effect", "none"),
+    ):
+        record(**(wanted | {name: other}), reason="flood")
+    record(**wanted, reason="other")
+    query = "who=ada&what=purge&target=mail&effect=partly&q=flood"
+    html = viewer.get(f"/audit/?{query}").content.decode()
+    assert html.count("data-row") == 1 and str(keep.pk) in html
+    (line,) = csv.DictReader(io.StringIO(viewer.get(f"/audit/export.csv?{query}").content.decode()))
+    (one,) = viewer.get(f"/audit/export.jsonl?{query}").content.decode().splitlines()
+    assert line["id"] == json.loads(one)["id"] == str(keep.pk)
+    # Two outcomes are either.
+    both = viewer.get("/audit/?who=ada&effect=partly&effect=none").content.decode()
+    assert both.count("data-row") == 5
+
+
+@pytest.mark.parametrize("target", ["ünï@höst", 'a"b', "a\\b", "🌱"])
+def test_a_target_is_found_whatever_its_letters(viewer: Client, target: str) -> None:
+    record(targets=["other", target])
+    record(targets=[f"{target}2"])
+    assert viewer.get("/audit/", {"target": target}).content.decode().count("data-row") == 1

@@ -1,13 +1,13 @@
-"""Control commands from the browser: one function a command, all behind one decorator."""
+"""What is done from the browser: one function a command, all behind one decorator."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from typing import Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec
 from urllib.parse import urlsplit
 
 from django.db.models import Q
@@ -15,11 +15,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render, resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme
 
-from dashboard import access
+from dashboard import access, permissions
 from dashboard.queries import audit as queries
 from monitor import control as engine
 from monitor.control import Actor, Command, Refused
-from monitor.models import ControlRecord
+from monitor.models import ControlRecord, Worker
 
 P = ParamSpec("P")
 View = Callable[Concatenate[HttpRequest, P], HttpResponse]
@@ -31,11 +31,24 @@ SIZES = ("pool_grow", "pool_shrink")
 OPPOSITES = (("add_consumer", "cancel_consumer"), ("enable_events", "disable_events"))
 
 
-def control(*, asks: bool = False) -> Callable[[View[P]], View[P]]:
-    """A control: by POST, by an operator, never in read-only mode; a refusal is told and nothing is sent.
+class NotAllowed(Refused):
+    """Refused since this person may not, by the table of permissions or by the site's own rule."""
 
-    With ``asks=True`` a GET is let through as well: it shows what the command would do.
-    CSRF and the same-origin check are the middleware's.
+
+class ReasonMissing(Exception):
+    """A command that wants a reason came without one."""
+
+    def __init__(self, command: Command) -> None:
+        super().__init__(command.name)
+        self.command = command
+
+
+def control(*commands: str, asks: bool = False) -> Callable[[View[P]], View[P]]:
+    """A control: by POST, by whoever may give one of these commands, never in read-only mode.
+
+    A refusal is told and nothing is sent; a reason that is missing is asked for. With ``asks=True`` a GET
+    is let through as well: it shows what the command would do. CSRF and the same-origin check are the
+    middleware's.
     """
 
     def decorate(view: View[P]) -> View[P]:
@@ -47,22 +60,57 @@ def control(*, asks: bool = False) -> Callable[[View[P]], View[P]]:
             if access.read_only():
                 return refused(request, READ_ONLY, status=403)
             try:
+                _entitled(request, commands, kwargs)
                 return view(request, *args, **kwargs)
+            except ReasonMissing as missing:
+                return ask_reason(request, missing.command)
+            except NotAllowed as refusal:
+                return refused(request, str(refusal), status=403)
             except Refused as refusal:
                 return refused(request, str(refusal))
 
+        guarded.control_commands = commands  # type: ignore[attr-defined]
         return guarded
 
     return decorate
 
 
+def allowed(request: HttpRequest, command: str, targets: Sequence[str]) -> None:
+    """Raises ``NotAllowed`` when the sender may not do this to these: for what is shown before it is sent."""
+    can = access.may(request, command, targets)
+    if not can.allowed:
+        raise NotAllowed(can.reason)
+
+
+def admit(request: HttpRequest, command: Command, name: str, *also: str) -> None:
+    """For what does not go through ``send``: raises when it wants a reason, or when its sender may not.
+
+    ``name`` is the permission, beside those in ``also``; the command is what a refusal is recorded as.
+    """
+    _has_reason(command, name, *also)
+    can = next((no for one in also if not (no := access.entitled(request, one)).allowed), None)
+    can = can or access.may(request, name, command.targets)
+    if not can.allowed:
+        engine.refuse(command, actor(request), can.reason)
+        raise NotAllowed(can.reason)
+
+
 def send(request: HttpRequest, commands: Sequence[Command]) -> HttpResponse:
     """Performs the commands as the sender of the request and answers with what came of them."""
+    for command in commands:
+        _has_reason(command, command.name)
     records: list[ControlRecord] = []
     earlier: list[ControlRecord] = []
     refusals: list[str] = []
+    barred = 0
     asked_at = time.time()
     for command in commands:
+        can = access.may(request, command.name, command.targets)
+        if not can.allowed:
+            engine.refuse(command, actor(request), can.reason)
+            refusals.append(can.reason)
+            barred += 1
+            continue
         with _alone(request, command):
             if before := _second_click(request, command, asked_at):
                 earlier.append(before)
@@ -72,7 +120,7 @@ def send(request: HttpRequest, commands: Sequence[Command]) -> HttpResponse:
             except Refused as refusal:
                 refusals.append(str(refusal))
     if not records and not earlier:
-        raise Refused(" ".join(refusals))
+        raise (NotAllowed if barred else Refused)(" ".join(refusals))
     if request.headers.get("HX-Request") == "true":
         # A second click has its toast already: it is drawn again in its place.
         shown = {
@@ -86,7 +134,7 @@ def send(request: HttpRequest, commands: Sequence[Command]) -> HttpResponse:
 
 def refused(request: HttpRequest, text: str, status: int = 409) -> HttpResponse:
     """A refusal: a toast that stays, or a page with the way back."""
-    context = {"title": "Refused", "text": text, "back": _back(request)}
+    context = {"title": "Refused", "text": text, "back": back(request)}
     if request.headers.get("HX-Request") == "true":
         headers = {"HX-Retarget": "#toasts", "HX-Reswap": "beforeend"}
         answer = render(request, "audit/_refused.html", context, status=status)
@@ -94,6 +142,22 @@ def refused(request: HttpRequest, text: str, status: int = 409) -> HttpResponse:
             answer[name] = value
         return answer
     return render(request, "audit/refused.html", context, status=status)
+
+
+def ask_reason(request: HttpRequest, command: Command) -> HttpResponse:
+    """The same form again, with all that was given, and a field for the reason."""
+    left_out = ("csrfmiddlewaretoken", "reason")
+    given = [(key, one) for key, all_ in request.POST.lists() if key not in left_out for one in all_]
+    record = ControlRecord(command=command.name, targets=list(command.targets), arguments=command.arguments)
+    context = {
+        **{"title": "Reason", "command": queries.outcome(record), "given": given},
+        **{"action": request.get_full_path(), "back": back(request)},
+    }
+    if request.headers.get("HX-Request") != "true":
+        return render(request, "controls/reason.html", context, status=422)
+    answer = render(request, "controls/_reason.html", context, status=422)
+    answer["HX-Retarget"], answer["HX-Reswap"] = "#dialog", "innerHTML"
+    return answer
 
 
 def reason(request: HttpRequest) -> str:
@@ -109,6 +173,37 @@ def actor(request: HttpRequest) -> Actor:
         access.role(request.user),
         str(request.META.get("REMOTE_ADDR") or ""),
     )
+
+
+def _has_reason(command: Command, *names: str) -> None:
+    if not command.reason and permissions.reason_for(*names) == permissions.REQUIRED:
+        raise ReasonMissing(command)
+
+
+def _entitled(request: HttpRequest, commands: Sequence[str], kwargs: Mapping[str, Any]) -> None:
+    """Raises when the sender's role may give none of the commands; who tried to is in the audit log."""
+    cannot = [can for name in commands if not (can := access.entitled(request, name)).allowed]
+    if not commands or len(cannot) < len(commands):
+        return
+    if request.method == "POST":
+        engine.refuse(
+            Command(commands[0], _named(request, kwargs), reason=reason(request)),
+            actor(request),
+            cannot[0].reason,
+        )
+    needed = permissions.needed(commands[0])
+    if needed == permissions.NOBODY:
+        raise NotAllowed(f"{cannot[0].reason}. Nothing was sent.")
+    raise access.Forbidden(needed)
+
+
+def _named(request: HttpRequest, kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a form is about, as far as that can be told without its command."""
+    match, given = request.resolver_match, request.POST
+    if match is not None and (match.url_name or "").startswith("worker-"):
+        return tuple(Worker.objects.filter(pk=kwargs["pk"]).values_list("hostname", flat=True))
+    named = (given.getlist(key) for key in ("uuid", "queue", "name", "about"))
+    return tuple(next((values for values in named if values), []))
 
 
 @contextmanager
@@ -152,7 +247,7 @@ def _plain(value: object) -> str:
     return "" if text == "none" else text
 
 
-def _back(request: HttpRequest) -> str:
+def back(request: HttpRequest) -> str:
     """The page the form was on, if it is ours."""
     referer = request.headers.get("Referer", "")
     if url_has_allowed_host_and_scheme(referer, {request.get_host()}, require_https=request.is_secure()):

@@ -10,7 +10,8 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 
-from dashboard.controls import actor, control, reason
+from dashboard import access
+from dashboard.controls import NotAllowed, actor, admit, allowed, control, reason
 from dashboard.forms.tasks import task_filter
 from dashboard.forms.workers import pool_number
 from dashboard.queries import acts as queries
@@ -18,9 +19,11 @@ from dashboard.queries import blast, chosen
 from monitor import control as engine
 from monitor.acts import making
 from monitor.acts.kinds import KINDS
+from monitor.acts.making import List
 from monitor.acts.models import BulkAct
 from monitor.control import Command, Refused
 
+NO_REASON = "none given"  # where the settings require none
 HOLDS = (0, 5, 10, 20, 30)
 # Commands of the workers' page, by their word in the URL.
 OF_WORKERS = {"drain": "drain", "shutdown": "shutdown", "restart-pool": "pool_restart", "grow": "pool_grow"}
@@ -39,7 +42,10 @@ def propose(request: HttpRequest, command: str, uuids: Sequence[str], everything
         else:
             found, spared = chosen.by_hand(command, uuids)
         _bounded(len(found.targets), "tasks")
+        _allowed(request, command, found)
         act = making.draft(command, found, actor(request)) if found.targets else None
+    except NotAllowed:
+        raise
     except Refused as refusal:
         _record(request, command, tuple(uuids[:1]), refusal)
         raise
@@ -50,7 +56,7 @@ def propose(request: HttpRequest, command: str, uuids: Sequence[str], everything
     return _ask(request, act, command, spared, context)
 
 
-@control()
+@control("bulk")
 def workers(request: HttpRequest, command: str) -> HttpResponse:
     """Chosen workers are shut down, get new pool processes, or more of them; asked for first."""
     name = OF_WORKERS.get(command, "")
@@ -58,6 +64,7 @@ def workers(request: HttpRequest, command: str) -> HttpResponse:
         raise Refused(f"“{command[:40]}” is nothing that can be done to many workers. Nothing was sent.")
     keys = [int(key) for key in request.POST.getlist("worker") if key.isascii() and key.isdigit()][:500]
     found, spared = chosen.workers(name, keys)
+    _allowed(request, name, found)
     arguments = (
         {"n": pool_number(request.POST.get("n"), "The number of processes")} if command == "grow" else {}
     )
@@ -65,7 +72,7 @@ def workers(request: HttpRequest, command: str) -> HttpResponse:
     return _ask(request, act, name, spared, {})
 
 
-@control()
+@control("bulk")
 def confirm(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """What was proposed is done, after its hold. A second click is the same act."""
     draft = BulkAct.objects.filter(pk=pk).first()
@@ -74,18 +81,22 @@ def confirm(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         if draft.count > 1 and typed != wanted:
             raise Refused(f"“{typed[:40]}” is not “{wanted}”: type that to confirm. Nothing was sent.")
     arguments = {"signal": request.POST["signal"]} if "signal" in request.POST else {}
+    why = reason(request)
+    if draft is not None and draft.state == BulkAct.State.DRAFT:
+        command = Command(draft.command, tuple(draft.targets(draft.count)), arguments, reason=why)
+        admit(request, command, draft.command, "bulk")
     hold = request.POST.get("hold", str(settings.UMBEL_BULK_HOLD))
-    act = making.confirm(pk, actor(request), arguments, reason=reason(request), hold=making.hold_of(hold))
+    act = making.confirm(pk, actor(request), arguments, reason=why or NO_REASON, hold=making.hold_of(hold))
     return answer(request, act)
 
 
-@control()
+@control("withdraw")
 def withdraw(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """A held act is never sent; any operator may."""
     return answer(request, making.withdraw(pk, actor(request)))
 
 
-@control()
+@control("stop")
 def stop(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """No further batch of it is sent; any operator may."""
     return answer(request, making.stop(pk, actor(request)))
@@ -98,9 +109,11 @@ def hold_one(
     found, spared = chosen.by_hand(command, uuids)
     if not found.targets:
         raise Refused(f"Nothing to {command}: {spared[0][1] if spared else 'nothing was selected'}.")
+    why = reason(request)
+    one = Command(command, tuple(row.target for row in found.targets), dict(arguments), reason=why)
+    admit(request, one, command)
     act = making.draft(command, found, actor(request), arguments)
-    why = reason(request) or "none given"
-    return making.confirm(act.pk, actor(request), arguments, reason=why, hold=held(request))
+    return making.confirm(act.pk, actor(request), arguments, reason=why or NO_REASON, hold=held(request))
 
 
 def held(request: HttpRequest) -> float:
@@ -146,6 +159,14 @@ def _ask(
 def holds(default: int) -> list[int]:
     """Seconds to choose from."""
     return sorted({*HOLDS, default})
+
+
+def _allowed(request: HttpRequest, command: str, found: List) -> None:
+    """Raises ``NotAllowed`` when the sender may not do this, or nothing to many."""
+    can = access.entitled(request, "bulk")
+    if not can.allowed:
+        raise NotAllowed(can.reason)
+    allowed(request, command, [row.target for row in found.targets])
 
 
 def _bounded(count: int, what: str) -> None:

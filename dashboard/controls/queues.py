@@ -5,13 +5,13 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from dashboard.controls import control, reason, send
+from dashboard.controls import allowed, control, reason, send
 from dashboard.forms.workers import pattern
 from dashboard.queries import purging
 from monitor.control import Command, Refused
 
 
-@control(asks=True)
+@control("purge", asks=True)
 def purge(request: HttpRequest) -> HttpResponse:
     """A GET shows what would go; a POST deletes it when the name was typed."""
     given = request.POST if request.method == "POST" else request.GET
@@ -26,6 +26,7 @@ def purge(request: HttpRequest) -> HttpResponse:
             )
         arguments = {"count": request.POST.get("count", "")}
         return send(request, [Command("purge", (queue,), arguments, reason=reason(request))])
+    allowed(request, "purge", (queue,))
     context = {"title": "Purge", "hit": purging.hit(queue), "pattern": pattern(queue)}
     fragment = request.headers.get("HX-Request") == "true"
     return render(request, "queues/_purge.html" if fragment else "queues/purge.html", context)

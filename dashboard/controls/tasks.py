@@ -8,7 +8,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
-from dashboard.controls import actor, acts, control, reason, send
+from dashboard.controls import actor, acts, admit, allowed, control, reason, send
 from dashboard.queries import abort as abortable
 from dashboard.queries import blast, stamps
 from dashboard.queries import ladders as queries
@@ -18,7 +18,7 @@ from monitor.control import Command, Refused, ladders
 from monitor.models import Ladder
 
 
-@control(asks=True)
+@control("revoke", asks=True)
 def revoke(request: HttpRequest) -> HttpResponse:
     """Waiting tasks will not run. A running one is not touched. Several are shown first, as one act.
 
@@ -26,6 +26,7 @@ def revoke(request: HttpRequest) -> HttpResponse:
     """
     targets, everything = _targets(request), request.POST.get("all", "")
     if request.method != "POST":
+        allowed(request, "revoke", targets)
         found = radius(targets, "revoke")
         shown = {"hit": blast.waiting(targets), "radius": found, "waits": waits(targets, found)}
         return _ask(request, "tasks/_revoke_form.html", "Revoke", **shown, **_hold())
@@ -38,7 +39,7 @@ def revoke(request: HttpRequest) -> HttpResponse:
     return send(request, [Command("revoke", targets, arguments, reason=reason(request))])
 
 
-@control(asks=True)
+@control("terminate", asks=True)
 def terminate(request: HttpRequest) -> HttpResponse:
     """Running tasks are ended, after a look at what that hits. A POST without a signal asks first, too."""
     targets, everything = _targets(request), request.POST.get("all", "")
@@ -51,6 +52,7 @@ def terminate(request: HttpRequest) -> HttpResponse:
         if targets and acts.held(request):
             return acts.answer(request, acts.hold_one(request, "terminate", targets, arguments))
         return send(request, [Command("terminate", targets, arguments, reason=reason(request))])
+    allowed(request, "terminate", targets)
     hit = blast.hit(targets)
     context = {
         **{"hit": hit, "title": "Terminate", "signals": acts.SIGNALS, **steps(hit), **_hold()},
@@ -60,22 +62,23 @@ def terminate(request: HttpRequest) -> HttpResponse:
     return render(request, "tasks/_terminate.html" if fragment else "tasks/terminate.html", context)
 
 
-@control()
+@control("withdraw")
 def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
     """No further step of an act that ends a task step by step."""
     return _climbing(request, ladders.withdraw(pk, actor(request)))
 
 
-@control(asks=True)
+@control("abort", asks=True)
 def abort(request: HttpRequest) -> HttpResponse:
     """ABORTED is written into the result backend, for tasks that ask; a GET shows what that does not do."""
     targets = _targets(request)
     if request.method == "POST":
         return send(request, [Command("abort", targets, reason=reason(request))])
+    allowed(request, "abort", targets)
     return _ask(request, "tasks/_abort_form.html", "Abort", hit=abortable.hit(targets))
 
 
-@control(asks=True)
+@control("revoke_by_stamped_headers", asks=True)
 def revoke_stamped(request: HttpRequest) -> HttpResponse:
     """Every task that bears a stamp, now and later; a GET offers the stamps of a task, and fields."""
     if request.method == "POST":
@@ -103,6 +106,8 @@ def _climb(request: HttpRequest) -> HttpResponse:
         wait = float(typed) if typed else ladders.WAIT
     except ValueError:
         raise Refused(f"{typed!r} is no number of seconds between two steps. Nothing was sent.") from None
+    command = Command("terminate", targets, {"signal": STEPS}, reason=reason(request))
+    admit(request, command, "terminate")
     return _climbing(request, ladders.start(targets[0], wait, actor(request), reason(request)))
 
 

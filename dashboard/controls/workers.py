@@ -9,7 +9,7 @@ from typing import Any
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 
-from dashboard.controls import actor, control, reason, send
+from dashboard.controls import actor, allowed, control, reason, send
 from dashboard.forms.workers import confirmed, pattern, pool_number, text, typed_limit
 from dashboard.queries import worker as queries
 from dashboard.queries import workers as worker_queries
@@ -19,19 +19,19 @@ from monitor import models
 from monitor.control import Command, Refused
 
 
-@control()
+@control("pool_grow", "pool_shrink")
 def grow(request: HttpRequest, pk: int) -> HttpResponse:
     """More pool processes: by ``n``, or to ``size``, which may also be fewer."""
     return _resize(request, pk, "pool_grow")
 
 
-@control()
+@control("pool_shrink", "pool_grow")
 def shrink(request: HttpRequest, pk: int) -> HttpResponse:
     """Fewer pool processes: by ``n``, or to ``size``; one is always left."""
     return _resize(request, pk, "pool_shrink")
 
 
-@control()
+@control("autoscale")
 def autoscale(request: HttpRequest, pk: int) -> HttpResponse:
     """The limits between which a worker started with --autoscale sizes its own pool."""
     worker = get_object_or_404(models.Worker, pk=pk)
@@ -43,13 +43,13 @@ def autoscale(request: HttpRequest, pk: int) -> HttpResponse:
     return _send(request, worker, "autoscale", {"max": most, "min": least})
 
 
-@control()
+@control("pool_restart")
 def restart_pool(request: HttpRequest, pk: int) -> HttpResponse:
     """Every pool process anew; what runs in them ends first."""
     return _send(request, get_object_or_404(models.Worker, pk=pk), "pool_restart", {})
 
 
-@control()
+@control("rate_limit")
 def rate_limit(request: HttpRequest, pk: int) -> HttpResponse:
     """How often this worker starts tasks of one name: "10/m", "5/s", "3", or "0" for no limit."""
     worker = get_object_or_404(models.Worker, pk=pk)
@@ -60,7 +60,7 @@ def rate_limit(request: HttpRequest, pk: int) -> HttpResponse:
     return _send(request, worker, "rate_limit", {"task": task, "rate": rate})
 
 
-@control()
+@control("time_limit")
 def time_limit(request: HttpRequest, pk: int) -> HttpResponse:
     """How long tasks of one name may run: what is left empty stays as it is, and 0 is no limit.
 
@@ -78,14 +78,14 @@ def time_limit(request: HttpRequest, pk: int) -> HttpResponse:
     return _send(request, worker, "time_limit", {"task": text(request.POST.get("task")), **limits})
 
 
-@control()
+@control("add_consumer")
 def add_consumer(request: HttpRequest, pk: int) -> HttpResponse:
     """One more queue that this worker takes tasks from."""
     worker = get_object_or_404(models.Worker, pk=pk)
     return _send(request, worker, "add_consumer", {"queue": text(request.POST.get("queue"))})
 
 
-@control(asks=True)
+@control("cancel_consumer", asks=True)
 def cancel_consumer(request: HttpRequest, pk: int) -> HttpResponse:
     """No more tasks from a queue. When it is the worker's last, it asks first what that leaves."""
     worker = get_object_or_404(models.Worker, pk=pk)
@@ -100,25 +100,25 @@ def cancel_consumer(request: HttpRequest, pk: int) -> HttpResponse:
     return _ask(request, worker, "cancel_consumer", title="Stop consuming", queue=queue)
 
 
-@control()
+@control("enable_events")
 def enable_events(request: HttpRequest, pk: int) -> HttpResponse:
     """Asks a worker that was started without -E to send its task events."""
     return _send(request, get_object_or_404(models.Worker, pk=pk), "enable_events", {})
 
 
-@control()
+@control("disable_events")
 def disable_events(request: HttpRequest, pk: int) -> HttpResponse:
     """Asks it to send no more task events; one that was started with -E goes on."""
     return _send(request, get_object_or_404(models.Worker, pk=pk), "disable_events", {})
 
 
-@control()
+@control("ping")
 def ping(request: HttpRequest, pk: int) -> HttpResponse:
     """Whether it answers, and how soon."""
     return _send(request, get_object_or_404(models.Worker, pk=pk), "ping", {})
 
 
-@control(asks=True)
+@control("shutdown", asks=True)
 def shutdown(request: HttpRequest, pk: int) -> HttpResponse:
     """A warm shutdown, after a look at what that ends, and by the worker's name: Umbel cannot undo it.
 
@@ -173,6 +173,7 @@ def _ask(request: HttpRequest, worker: models.Worker, name: str, **shown: str) -
     view = worker_queries.one(worker.pk)
     if view is None:
         raise Http404("No worker of that number is known.")
+    allowed(request, name, (str(worker.hostname),))
     context = {
         **shown,
         "form": FORMS[name],

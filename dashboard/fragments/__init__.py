@@ -26,6 +26,8 @@ class Page:
     query: str = ""  # normalised query string
     role: str = "viewer"
     read_only: bool = False
+    # Who reads it, where that makes a difference to what they may do: an operator changes their own notes.
+    user: int = 0
 
     @property
     def params(self) -> QueryDict:
@@ -41,16 +43,18 @@ class Page:
 
         match = request.resolver_match
         assert match is not None
+        held = access.role(request.user)
         return cls(
             view=match.url_name or "",
             kwargs=tuple(sorted(match.kwargs.items())),
             query=_normal(request.GET),
-            role=access.role(request.user),
+            role=held,
             read_only=access.read_only(),
+            user=cls._told_apart(held, request.user.pk),
         )
 
     @classmethod
-    def at(cls, path: str, query: str, role: str, read_only: bool) -> Page | None:
+    def at(cls, path: str, query: str, role: str, read_only: bool, user: int = 0) -> Page | None:
         """The page at a path as that role may see it; None when there is none with live regions."""
         from dashboard import access
 
@@ -63,9 +67,13 @@ class Page:
             return None
         if match.url_name is None or not (EVERYWHERE.regions or match.url_name in PAGES):
             return None
-        return cls(
-            match.url_name, tuple(sorted(match.kwargs.items())), _normal(QueryDict(query)), role, read_only
-        )
+        kwargs, told = tuple(sorted(match.kwargs.items())), cls._told_apart(role, user)
+        return cls(match.url_name, kwargs, _normal(QueryDict(query)), role, read_only, told)
+
+    @staticmethod
+    def _told_apart(role: str, user: int | None) -> int:
+        """Viewers may change nothing and admins everything: who they are makes no difference."""
+        return user or 0 if role == "operator" else 0
 
 
 def _normal(query: QueryDict) -> str:

@@ -15,7 +15,11 @@ ACTS = "acts"
 
 
 def _now(page: Page) -> Mapping[str, Any]:
-    return {"acts": queries.now(), "may": access.can_control(page)}
+    return {"acts": queries.now(), **_may(page)}
+
+
+def _may(page: Page) -> Mapping[str, bool]:
+    return {f"may_{name}": access.may(page, name).allowed for name in ("withdraw", "stop")}
 
 
 def _list(page: Page) -> Mapping[str, Any]:
@@ -29,7 +33,7 @@ def _shown(page: Page) -> queries.Shown | None:
 
 
 def _head(page: Page) -> Mapping[str, Any]:
-    return {"shown": _shown(page), "may": access.can_control(page)}
+    return {"shown": _shown(page), **_may(page)}
 
 
 def _facts(page: Page) -> Mapping[str, Any]:

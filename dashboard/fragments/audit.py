@@ -26,7 +26,11 @@ def asked(page: Page) -> queries.Asked:
     effects = tuple(e for e in dict.fromkeys(params.getlist("effect")) if e in queries.EFFECTS)
     what = params.get("what", "")
     return queries.Asked(
-        effects, text("who", 150), what if what in queries.VERBS else "", text("target", 255), text("q", 200)
+        effects,
+        text("who", 150),
+        what if what in queries.VERBS or what in queries.OWN else "",
+        text("target", 255),
+        text("q", 200),
     )
 
 

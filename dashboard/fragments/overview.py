@@ -35,7 +35,7 @@ def _attention(page: Page) -> Mapping[str, Any]:
         "items": items[:most],
         "count": len(items),
         "more": max(0, len(items) - most),
-        "may": access.can_control(page),
+        "may": access.may(page, "enable_events").allowed,
     }
 
 

@@ -97,7 +97,8 @@ _DROPS = {
 def _list(page: Page) -> Mapping[str, Any]:
     asked = _asked(page)
     found = many.window(asked)
-    context: dict[str, Any] = {"asked": asked, "window": found, "why_not": why_not_control(page)}
+    off = [name for name in ("revoke", "terminate") if not access.may(page, name).allowed]
+    context: dict[str, Any] = {"asked": asked, "window": found, "off": off}
     if found.rows and not (asked.stuck or asked.sort):
         moments = [row.task.seen_at for row in found.rows]
         context["blind"] = gaps.among(moments, newest=not (asked.before or asked.after))

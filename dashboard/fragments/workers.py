@@ -54,6 +54,7 @@ def _workers(page: Page) -> Mapping[str, Any]:
         "by_heartbeat": (chosen.sorted_by("heartbeat"), chosen.direction("heartbeat")),
         "feed": fresh,
         "may": access.can_control(page),
+        "may_events": access.may(page, "enable_events").allowed,
     }
 
 
@@ -134,7 +135,7 @@ def _acts(page: Page, view: WorkerView) -> Mapping[str, Any]:
     # Of the two that which makes sense; both while that is not known.
     unfit = {True: "enable_events", False: "disable_events", None: ""}[view.row.events_on]
     acts = [
-        Act(command, url, label, icon, queries.why_not(view, command), asks)
+        Act(command, url, label, icon, _why_not(page, view, command), asks)
         for command, url, label, icon, asks in ACTS
         if command != unfit
     ]
@@ -148,6 +149,11 @@ def _acts(page: Page, view: WorkerView) -> Mapping[str, Any]:
     ]
     stops = any(act.command == "disable_events" and not act.why_not for act in acts)
     return {"acts": acts, "reasons": reasons, "stops_events": stops}
+
+
+def _why_not(page: Page, view: WorkerView, command: str) -> str:
+    """Why these readers cannot ask this worker for it: since they may not, or since it cannot do it."""
+    return access.may(page, command).reason or queries.why_not(view, command)
 
 
 def _slots(page: Page, view: WorkerView) -> Mapping[str, Any]:
@@ -183,7 +189,7 @@ def _facts(page: Page, view: WorkerView) -> Mapping[str, Any]:
 
 
 def _queues(page: Page, view: WorkerView) -> Mapping[str, Any]:
-    stop, add = (queries.why_not(view, name) for name in ("cancel_consumer", "add_consumer"))
+    stop, add = (_why_not(page, view, name) for name in ("cancel_consumer", "add_consumer"))
     # The form beneath has its own reason in sight; the same one need not stand there twice.
     return {"may": access.can_control(page), "stop_no": stop, "stop_why": stop if stop != add else ""}
 
@@ -201,16 +207,19 @@ def pool(page: Page, view: WorkerView) -> Mapping[str, Any]:
         why = "You can look. Changing a pool needs the operator role."
     else:
         why = ""
-    resize = why or can.grow.reason
-    rate, times = (why or queries.why_not(view, name) for name in ("rate_limit", "time_limit"))
+    rate, times = (why or _why_not(page, view, name) for name in ("rate_limit", "time_limit"))
+    # One field for both: what is left out is refused when it comes.
+    sized = [access.may(page, name) for name in ("pool_grow", "pool_shrink")]
+    unsized = "" if any(one.allowed for one in sized) else sized[0].reason
+    resize = why or unsized or can.grow.reason
     return {
-        "add_no": why or queries.why_not(view, "add_consumer"),
+        "add_no": why or _why_not(page, view, "add_consumer"),
         "rate_no": rate,
         "time_no": times,
         # One reason for both need not stand there twice.
         "limits_no": rate if rate == times else "",
         "resize_no": resize,
-        "autoscale_no": why or can.autoscale.reason,
+        "autoscale_no": why or access.may(page, "autoscale").reason or can.autoscale.reason,
         "autoscaled": can.autoscale.allowed or view.row.autoscale_max is not None,
         "units": UNITS.get(view.row.pool, ("slot", "slots")),
         "started_with": queries.started_with(view),

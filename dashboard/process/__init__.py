@@ -12,6 +12,7 @@ import threading
 
 import structlog
 from django.conf import settings
+from django.core import checks
 from django.core.management.base import CommandError
 
 from dashboard import logs
@@ -35,6 +36,13 @@ def log_to_stderr() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )
+
+
+def check_settings() -> None:
+    """Raises ``CommandError`` with what the system checks say of Umbel's settings, and the way out."""
+    found = [one for one in checks.run_checks(tags=["umbel"]) if one.is_serious()]
+    if found:
+        raise CommandError(" ".join(f"{one.msg} {one.hint or ''}".strip() for one in found))
 
 
 def broker() -> brokers.Broker:

@@ -53,6 +53,22 @@ VERBS = {
     "abort": ("Aborting", "aborted"),
     "signal_process": ("Signalling the process of", "process signalled"),
 }
+# Acts of people that no worker hears of -> how they are told.
+OWN = {
+    "user_add": "Add user",
+    "user_role": "Change role of",
+    "user_deactivate": "Deactivate",
+    "user_activate": "Activate",
+    "user_link": "Make a sign-in link for",
+    # By the permission's name, for what was refused before more was known.
+    "note": "Write or change a note on",
+    "threshold": "Set slow and stuck times of",
+    "note_add": "Add a note on",
+    "note_change": "Change a note on",
+    "note_remove": "Remove a note on",
+    "threshold_set": "Set slow and stuck times of",
+    "threshold_reset": "Reset slow and stuck times of",
+}
 _TASKS = ("revoke", "terminate", "send_task", "abort", "signal_process")
 _ACTS = ("withdraw", "stop")  # done to an act on many
 _ANSWERED = re.compile(r"^(\S+|the broker|Both workers|All \d+ workers) answered\. ")
@@ -89,6 +105,11 @@ class Shown:
         return self.record.completed_at is None
 
     @property
+    def own(self) -> bool:
+        """Done in Umbel alone: nothing was sent."""
+        return self.record.command in OWN
+
+    @property
     def on_tasks(self) -> bool:
         return self.record.command in _TASKS
 
@@ -103,6 +124,8 @@ class Shown:
         targets = self.record.targets
         if self.record.command in _ACTS:
             return str(self.record.arguments.get("act", "an act"))
+        if not targets:
+            return "nothing named"
         if self.on_tasks:
             many = len(targets) - self.spared
             return f"{many} task{'' if many == 1 else 's'}"
@@ -129,6 +152,8 @@ class Shown:
     @property
     def title(self) -> str:
         """Result first: "3 tasks terminated, verified"."""
+        if self.own:
+            return f"{self.verb} {self.object}"
         doing, done = VERBS.get(self.record.command, (self.record.command, self.record.command))
         effect = self.record.effect
         if effect == "refused":
@@ -145,7 +170,7 @@ class Shown:
 
     @property
     def verb(self) -> str:
-        return {
+        return OWN.get(self.record.command) or {
             "revoke": "Revoke",
             "terminate": "Terminate",
             "pool_grow": "Grow pool of",
@@ -316,8 +341,9 @@ def matching(asked: Asked) -> QuerySet[ControlRecord]:
     if asked.what:
         records = records.filter(command=asked.what)
     if asked.target:
-        # A list in JSON: the quotes make it a whole one.
-        records = records.filter(targets__icontains=json.dumps(asked.target))
+        # A list in JSON: the quotes make it a whole one. PostgreSQL writes letters as they are.
+        written = {json.dumps(asked.target), json.dumps(asked.target, ensure_ascii=False)}
+        records = records.filter(reduce(or_, (Q(targets__icontains=text) for text in sorted(written))))
     if asked.q:
         fields = ("username", "reason", "evidence", "targets", "command", "destinations")
         records = records.filter(reduce(or_, (Q(**{f"{name}__icontains": asked.q}) for name in fields)))

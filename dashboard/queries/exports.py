@@ -19,7 +19,7 @@ COLUMNS = (
 )
 _TIMES = frozenset({"at", "sent_at", "answered_at", "completed_at"})
 # A spreadsheet takes what begins so for a formula, and works it out.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # wide ones, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ def as_csv(records: Iterable[ControlRecord]) -> str:
     lines.writerow(COLUMNS)
     for record in records:
         lines.writerow([_cell(value) for value in _values(record).values()])
-    return out.getvalue()
+    return _whole(out.getvalue())
 
 
 def as_json_lines(records: Iterable[ControlRecord]) -> str:
     """One object an entry."""
-    return "".join(f"{json.dumps(_values(record), ensure_ascii=False)}\n" for record in records)
+    return _whole("".join(f"{json.dumps(_values(record), ensure_ascii=False)}\n" for record in records))
 
 
 FORMS = {
@@ -57,6 +57,11 @@ def _values(record: ControlRecord) -> dict[str, Any]:
     for name in _TIMES:
         found[name] = None if found[name] is None else datetime.fromtimestamp(found[name], UTC).isoformat()
     return found
+
+
+def _whole(text: str) -> str:
+    """Text that can be sent: half a character, as a worker's reply may hold, is replaced."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _cell(value: Any) -> str:

@@ -34,14 +34,14 @@ KEPT = 2_000  # rows drawn before, at some 2 kB each
 
 @register.simple_tag
 def task_rows(
-    rows: Sequence[Row], why_not: str = "", blind: Mapping[int, Sequence[Blind]] | None = None
+    rows: Sequence[Row], off: Sequence[str] = (), blind: Mapping[int, Sequence[Blind]] | None = None
 ) -> SafeString:
-    """The rows of a list; ``why_not`` says why nothing can be asked for them, "" when it can.
+    """The rows of a list; ``off`` are the commands whose buttons are left out.
 
     ``blind``: spans without ears, by the place of the row that they stand before.
     """
     prefix, now = get_script_prefix(), time.time()
-    drawn = [_row(row, bool(why_not), prefix, now) for row in rows]
+    drawn = [_row(row, row.action in off, prefix, now) for row in rows]
     for place in sorted(blind or (), reverse=True):
         drawn[place:place] = [blind_row(gap, COLUMNS) for gap in (blind or {})[place]]
     return format_html_join("", "{}", ((row,) for row in drawn))

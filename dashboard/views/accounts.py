@@ -16,8 +16,11 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_http_methods, require_POST
 
 from dashboard import access, throttle
+from dashboard.controls import actor
 from dashboard.forms.accounts import ChangeUser, NewUser, SignIn, Welcome
 from dashboard.models import LoginLink
+from monitor import control
+from monitor.control import Actor, Command
 
 log = logging.getLogger(__name__)
 BACKEND = "django.contrib.auth.backends.ModelBackend"
@@ -74,7 +77,7 @@ def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
     form = Welcome(link.user, request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
-            user = _take(link, form.cleaned_data)
+            user = _take(link, form.cleaned_data, _address(request))
         except ValueError as wrong:
             form.add_error("username", str(wrong))
         else:
@@ -104,14 +107,15 @@ def user_add(request: HttpRequest) -> HttpResponse:
     """Makes an account and the link to hand over."""
     form = NewUser(request.POST or None)
     if request.method == "POST" and form.is_valid():
+        role = form.cleaned_data["role"]
         try:
-            person = access.create_user(form.cleaned_data["username"], form.cleaned_data["role"])
+            with transaction.atomic():
+                person = access.create_user(form.cleaned_data["username"], role)
+                _keep("user_add", person, request, role=role)
         except ValueError as wrong:
             form.add_error("username", str(wrong))
         else:
-            log.info(
-                "User %r added as %s by %r", person.username, form.cleaned_data["role"], request.user.username
-            )
+            log.info("User %r added as %s by %r", person.username, role, request.user.username)
             return _handed_over(request, person)
     return render(
         request,
@@ -134,7 +138,7 @@ def user_change(request: HttpRequest, pk: int) -> HttpResponse:
     change = form.cleaned_data["change"]
     try:
         with transaction.atomic():
-            _change(person, change, form.cleaned_data["role"])
+            _change(request, person, change, form.cleaned_data["role"])
     except LastAdmin:
         return _users_page(request, f"{person.username} is the last admin: make another one first.", 409)
     log.info(
@@ -149,26 +153,46 @@ class LastAdmin(Exception):
     """Nobody would be left to manage users."""
 
 
-def _change(person: User, change: str, role: str) -> None:
+def _change(request: HttpRequest, person: User, change: str, role: str) -> None:
     # Two admins who take each other's role at once: the second waits here, and finds out.
     list(Group.objects.select_for_update().filter(name="admin"))
+    person.refresh_from_db()
     if change == "role":
+        before = ", ".join(person.groups.order_by("name").values_list("name", flat=True)) or "none"
         access.set_role(person, role)
+        if before != role:
+            _keep("user_role", person, request, role=role, was=before)
     elif change in ("activate", "deactivate"):
-        person.is_active = change == "activate"
+        before_active, person.is_active = person.is_active, change == "activate"
         person.save(update_fields=["is_active"])
         LoginLink.objects.filter(user=person).delete()
+        if before_active != person.is_active:
+            _keep(f"user_{change}", person, request)
+    else:
+        _keep("user_link", person, request)
     if not access.admins():
         raise LastAdmin
 
 
-def _take(link: LoginLink, data: dict[str, str]) -> User | None:
+def _keep(name: str, person: User, request: HttpRequest, **arguments: str) -> None:
+    """In the audit log."""
+    control.keep(Command(name, (person.username,), dict(arguments)), actor(request), "")
+
+
+def _take(link: LoginLink, data: dict[str, str], address: str) -> User | None:
     """Uses the link up and answers its person; None when someone else was first."""
     with transaction.atomic():
         if not access.use_link(link):
             return None
         if link.user is None:
-            return access.create_user(data["username"], "admin", data["password"])
+            first = access.create_user(data["username"], "admin", data["password"])
+            # Nobody was there to do it: the link of the first start is theirs who has it.
+            control.keep(
+                Command("user_add", (first.username,), {"role": "admin"}),
+                Actor(first.pk, first.username, "admin", address),
+                "By the link that Umbel printed at its first start.",
+            )
+            return first
         link.user.set_password(data["password"])
         link.user.save(update_fields=["password"])
         return link.user

@@ -23,7 +23,7 @@ def audit(request: HttpRequest) -> HttpResponse:
     counts = queries.effect_counts()
     chips = [(e, s, w, counts.get(e, 0), e in filters.effects) for e, (s, w) in queries.EFFECTS.items()]
     context = {"title": "Audit log", "asked": filters, "chips": chips, "people": queries.people()}
-    context["commands"] = sorted(queries.VERBS)
+    context["commands"] = sorted({*queries.VERBS, *queries.OWN})
     params = request.GET.copy()
     params.pop("page", None)
     context["query"] = params.urlencode()

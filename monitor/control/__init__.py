@@ -14,7 +14,7 @@ from monitor.control.draining import drain
 from monitor.control.inspecting import discover, held_by, inspect_worker
 from monitor.control.keeping import Keeper
 from monitor.control.ladders import Plan, plan
-from monitor.control.performing import perform, recover, refuse
+from monitor.control.performing import keep, perform, recover, refuse
 from monitor.control.purging import depth
 from monitor.control.standing import standing
 from monitor.control.tending import Tender
@@ -38,6 +38,7 @@ __all__ = [
     "drain",
     "held_by",
     "inspect_worker",
+    "keep",
     "perform",
     "plan",
     "recover",

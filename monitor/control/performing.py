@@ -94,6 +94,19 @@ def noted(command: Command, actor: Actor, evidence: str, effect: str = Effect.NO
     return record
 
 
+def keep(command: Command, actor: Actor, evidence: str) -> ControlRecord:
+    """Record an act that was done in the database alone, such as a changed role: part of its transaction.
+
+    ``evidence`` is redacted; pages are told when the transaction is committed.
+    """
+    record = _new(command, actor)
+    record.effect, record.evidence = Effect.VERIFIED, _clean(DEFAULT.text(evidence), 4_000)
+    record.completed_at = record.at
+    record.save(force_insert=True)
+    transaction.on_commit(lambda: _announce(record))
+    return record
+
+
 def recover(older_than: float = 0.0) -> int:
     """Close what a crash left open; how many. On start; with seconds when other processes are at work."""
     now = time.time()

@@ -13,9 +13,11 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
 
 from dashboard import access
 from dashboard.process import database
+from monitor import control
 
 
 class Command(BaseCommand):
@@ -50,7 +52,13 @@ class Command(BaseCommand):
             except ValidationError as error:
                 raise CommandError(" ".join(error.messages)) from error
         try:
-            user = access.create_user(name, role, password)
+            with transaction.atomic():
+                user = access.create_user(name, role, password)
+                control.keep(
+                    control.Command("user_add", (name,), {"role": role}),
+                    control.Actor(None, "command line", "admin"),
+                    "By umbel user add.",
+                )
         except ValueError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"{name} may sign in now, as {role}.")

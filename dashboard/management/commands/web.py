@@ -18,6 +18,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         os.umask(0o077)
         process.log_to_stderr()
+        process.check_settings()
         process.need_channels()
         broker = process.broker()
         serving.check()
