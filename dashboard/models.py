@@ -1,4 +1,4 @@
-"""People: one-time sign-in links and the throttle on signing in. ``access`` writes the links."""
+"""People: their sign-in links, the throttle on signing in, and their notes. ``access`` writes the links."""
 
 from __future__ import annotations
 
@@ -49,3 +49,31 @@ class WebProcess(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Note(models.Model):
+    """What a person wrote on a task, a worker or a task name; its history is in the audit log.
+
+    Times: Unix seconds. ``controls.notes`` writes them.
+    """
+
+    class On(models.TextChoices):
+        TASK = "task", "this task"
+        WORKER = "worker", "this worker"
+        NAME = "name", "every task of this name"
+
+    on = models.CharField(max_length=8, choices=On.choices)
+    subject = models.CharField(max_length=255)  # uuid, hostname or task name
+    text = models.TextField()  # redacted before it came here
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
+    username = models.CharField(max_length=150)
+    at = models.FloatField()
+    changed_at = models.FloatField(null=True)
+    changed_by = models.CharField(max_length=150, default="", blank=True)
+    version = models.IntegerField(default=1)  # grows with each change: two who change it at once find out
+
+    class Meta:
+        indexes = [models.Index(fields=["on", "subject", "at"], name="note_on")]
+
+    def __str__(self) -> str:
+        return f"note of {self.username} on {self.on} {self.subject}"

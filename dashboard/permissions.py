@@ -25,6 +25,7 @@ LEVELS = (NO_REASON, ASKED, REQUIRED)
 # A reason that is asked for may be left out.
 REASONS: Mapping[str, str] = {
     **dict.fromkeys(("terminate", "shutdown", "purge", "cancel_consumer"), ASKED),
+    **dict.fromkeys(("revoke", "abort", "revoke_by_stamped_headers"), ASKED),  # where a form asks
     "bulk": REQUIRED,
 }
 TAG = "umbel"

@@ -9,12 +9,14 @@ from dashboard.api import health, metrics
 from dashboard.api import tasks as api_tasks
 from dashboard.api import workers as api_workers
 from dashboard.controls import acts as act_controls
+from dashboard.controls import notes as note_controls
 from dashboard.controls import queues as queue_controls
 from dashboard.controls import runs as run_controls
 from dashboard.controls import tasks as task_controls
 from dashboard.controls import tended as tended_controls
+from dashboard.controls import thresholds as threshold_controls
 from dashboard.controls import workers as worker_controls
-from dashboard.views import accounts, acts, audit, feed, overview, search, settings, tasks, workers
+from dashboard.views import accounts, acts, audit, feed, notes, overview, search, settings, tasks, workers
 
 urlpatterns = [
     path("", overview.overview, name="overview"),
@@ -63,6 +65,12 @@ urlpatterns = [
     path("acts/<uuid:pk>/stop/", act_controls.stop, name="act-stop"),
     # Queues
     path("queues/purge/", queue_controls.purge, name="queue-purge"),
+    # Notes, and when a run counts as slow or stuck
+    path("notes/add/", note_controls.add, name="note-add"),
+    path("notes/<int:pk>/", notes.note, name="note"),
+    path("notes/<int:pk>/change/", note_controls.change, name="note-change"),
+    path("notes/<int:pk>/remove/", note_controls.remove, name="note-remove"),
+    path("thresholds/", threshold_controls.thresholds, name="thresholds"),
     # What was done, and how fresh the picture is
     path("audit/", audit.audit, name="audit"),
     path("audit/export.<str:form>", audit.export, name="audit-export"),

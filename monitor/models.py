@@ -357,6 +357,21 @@ class Ladder(models.Model):
         return f"steps for {self.uuid}"
 
 
+class Threshold(models.Model):
+    """From when on a run of a task name counts as slow or stuck, where people have said it; see
+    ``control.thresholds``. Seconds; None: by the past of the name.
+    """
+
+    name = models.CharField(max_length=255, unique=True)
+    slow = models.FloatField(null=True)
+    stuck = models.FloatField(null=True)
+    username = models.CharField(max_length=150)  # who set it
+    at = models.FloatField()  # Unix seconds
+
+    def __str__(self) -> str:
+        return f"{self.name}: slow {self.slow}, stuck {self.stuck}"
+
+
 class Lease(models.Model):
     """Who may write now: one row a name, held for seconds; see ``engine.leader``. Times: Unix seconds, by the
     database's clock.

@@ -144,6 +144,9 @@ def _umbel(out: Exposition, told: queries.Snapshot) -> None:
         {(state,): float(n) for state, n in told.states.items()},
         ("state",),
     )
+    out.one(
+        "umbel_tasks_stuck", "gauge", "Running tasks that look stuck, of the oldest 2,000.", float(told.stuck)
+    )
     out.one("umbel_tasks_live", "gauge", "Tasks in the engine's memory.", float(feed.tasks_live))
     out.one("umbel_blind", "gauge", "1 while Umbel is not listening.", float(told.blind_now))
     out.one(

@@ -30,6 +30,7 @@ RESOURCES = {
     **{"audit": "audit", "control-record": "audit", "feed": "feed", "users": "users", "user-add": "users"},
     **{"user-change": "users", "acts": "audit", "act": "audit", "search": "", "settings": "settings"},
     **{"tasks-run": "tasks", "tasks-run-failed": "tasks"},
+    "note": "",
 }
 
 

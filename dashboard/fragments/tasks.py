@@ -10,7 +10,7 @@ from dashboard import access
 from dashboard.forms.tasks import SPANS, TaskFilter, task_filter
 from dashboard.fragments import Page, Region, register
 from dashboard.fragments.overview import CLOCK
-from dashboard.queries import gaps, ladders, runs
+from dashboard.queries import gaps, ladders, runs, usual
 from dashboard.queries import task as one
 from dashboard.queries import tasks as many
 from dashboard.queries.again import again
@@ -121,9 +121,11 @@ def _list_stamp(page: Page) -> object:
 register(
     "tasks",
     [
-        Region("task-states", _states, (TASKS,), "tasks/_states.html", every=1.0),
+        Region("task-states", _states, (TASKS, usual.TOPIC), "tasks/_states.html", every=1.0),
         Region("task-matches", _matches, (TASKS, GAPS), "tasks/_matches.html", every=1.0),
-        Region("task-list", _list, (TASKS, GAPS), "tasks/_list.html", held=True, stamp=_list_stamp),
+        Region(
+            "task-list", _list, (TASKS, GAPS, usual.TOPIC), "tasks/_list.html", held=True, stamp=_list_stamp
+        ),
     ],
 )
 
@@ -132,11 +134,11 @@ register(
 
 
 def _topics(page: Page) -> tuple[str, ...]:
-    return (f"task:{page.arg('uuid')}", WORKERS)
+    return (f"task:{page.arg('uuid')}", WORKERS, usual.TOPIC)
 
 
 def _time_topics(page: Page) -> tuple[str, ...]:
-    return (*_own(page), GAPS)
+    return (*_own(page), GAPS, usual.TOPIC)
 
 
 def _running_topics(page: Page) -> tuple[str, ...]:
@@ -211,7 +213,24 @@ def _acts_topics(page: Page) -> tuple[str, ...]:
 
 
 def _usual(page: Page) -> Mapping[str, Any]:
-    return {"dist": distribution(page.arg("uuid"), time.time())}
+    task = Task.objects.filter(uuid=page.arg("uuid")).first()
+    if task is None:
+        return {"dist": None}
+    return {"dist": distribution(task, time.time()), "name": task.name, "after": usual.after(task.name)}
+
+
+def _usual_topics(page: Page) -> tuple[str, ...]:
+    return (*_own(page), usual.TOPIC)
+
+
+def threshold_form(name: str) -> Mapping[str, Any]:
+    """The fields in which an operator sets when a run of the name is slow or stuck, as they are set."""
+    limit = usual.after(name)
+    return {
+        "threshold_name": name,
+        "threshold_slow": f"{limit.slow:g}" if limit.slow_is_set else "",
+        "threshold_stuck": f"{limit.stuck:g}" if limit.stuck_is_set else "",
+    }
 
 
 register(
@@ -226,7 +245,7 @@ register(
         Region("task-waiting", _waiting, _waiting_topics, "tasks/_waiting.html", every=2.0),
         Region("task-failure", _detail, _own, "tasks/_failure.html", stamp=_stamp),
         Region("task-events", _detail, _own, "tasks/_events.html", stamp=_stamp),
-        Region("task-usual", _usual, _own, "tasks/_usual.html", every=1.0, stamp=_stamp),
+        Region("task-usual", _usual, _usual_topics, "tasks/_usual.html", every=1.0, stamp=_stamp),
         Region("task-workflow", _flow, _own, "tasks/_workflow.html", every=1.0, stamp=_stamp),
         Region("task-facts", _detail, _own, "tasks/_facts.html", stamp=_stamp),
     ],

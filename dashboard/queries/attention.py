@@ -15,6 +15,7 @@ from dashboard.queries.backlog import QueueView
 from dashboard.queries.feed import Freshness, freshness
 from dashboard.queries.items import Item
 from dashboard.queries.odds import counts_of, odds
+from dashboard.queries.usual import after
 from dashboard.queries.workers import Fleet, Running, WorkerView, span
 from dashboard.templatetags.words import duration_text, number, percent, plain
 from monitor import models
@@ -232,11 +233,14 @@ def _stuck(fleet: Fleet, queues: Sequence[QueueView]) -> list[Item]:
         return []
     worst = tasks[0]
     function = plain(worst.name).rpartition(".")[2] or "a task"
+    limit = after(worst.name)
     text = format_html(
         "{} <b>{}</b>; {}. {}",
         "Longest" if len(tasks) > 1 else "Running",
         duration_text(worst.elapsed),
-        _past(worst, function),
+        f"over the {duration_text(limit.stuck)} set for {function}"
+        if limit.stuck_is_set
+        else _past(worst, function),
         stuck.common(stuck.traits(t.uuid for t in tasks), fleet.online, len(queues))
         if len(tasks) > 1
         else "",

@@ -31,11 +31,10 @@ class Distribution:
     axis: list[str]
 
 
-def distribution(uuid: str, now: float) -> Distribution | None:
+def distribution(task: Task, now: float) -> Distribution | None:
     """Against its usual runtime: None before the name ever succeeded."""
-    task = Task.objects.filter(uuid=uuid).first()
-    kind = TaskType.objects.filter(name=task.name).first() if task and task.name else None
-    if task is None or kind is None or not kind.histogram:
+    kind = TaskType.objects.filter(name=task.name).first() if task.name else None
+    if kind is None or not kind.histogram:
         return None
     counts = {int(key): int(count) for key, count in kind.histogram.items()}
     ran = row_of(task, now).ran

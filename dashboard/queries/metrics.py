@@ -63,6 +63,7 @@ class Snapshot:
     missed: dict[str, float] = field(default_factory=dict)
     states: dict[str, int] = field(default_factory=dict)
     waiting: Waiting = field(default_factory=lambda: Waiting({}, {}, {}, False))
+    stuck: int = 0  # running tasks, of the oldest
     blind: float = 0.0  # seconds of the window
     gaps: int = 0
     blind_now: bool = False
@@ -105,6 +106,7 @@ def snapshot(now: float | None = None) -> Snapshot:
         missed={hostname: float(missed) for hostname, *_, missed in rows if missed},
         states=tasks.state_counts(),
         waiting=waiting(now),
+        stuck=tasks.stuck_count(),
         blind=blind,
         gaps=gaps,
         blind_now=blind_now,

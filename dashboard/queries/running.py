@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dashboard.queries.limits import Limits, held_as, limits
 from dashboard.queries.odds import Odds, counts_of, odds
-from dashboard.queries.usual import ENOUGH, usual
+from dashboard.queries.usual import ENOUGH, After, after
 from dashboard.queries.workers import span
 from monitor import rates
 from monitor.models import Task, TaskType, Worker
@@ -20,6 +20,7 @@ class Going:
 
     ran: float | None
     pace: str  # "", slow or stuck
+    after: After  # from when on it is
     odds: Odds | None
     runs: int  # that are stored of its name, when they are too few
     limits: Limits
@@ -50,10 +51,11 @@ def going(uuid: str, now: float) -> Going | None:
     past = None
     if ran is not None and kind is not None:
         past = odds(counts, ran, kind.p95 or rates.quantile(counts, 0.95) or 0.0)
-    known = usual(task.name)
+    limit = after(task.name)
     return Going(
         ran=ran,
-        pace=known.pace(ran) if known is not None and ran is not None else "",
+        pace=limit.pace(ran) if ran is not None else "",
+        after=limit,
         odds=past,
         runs=sum(counts.values()),
         limits=limits(

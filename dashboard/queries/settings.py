@@ -10,11 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from django.conf import settings
 from django.db import DatabaseError
 
-from dashboard import process
+from dashboard import permissions, process
 from dashboard.models import WebProcess
 from dashboard.options import OPTIONS
 from dashboard.process import siblings
 from dashboard.queries.shared import reading
+from monitor.models import Threshold
 from monitor.redact import DEFAULT
 from monitor.store import sizes
 from monitor.store.pruning import Retention
@@ -98,6 +99,24 @@ def webs() -> Webs | None:
     except DatabaseError:
         return None
     return Webs([(one, one.key == own) for one in alive], len({one.key for one in alive}))
+
+
+def commands() -> list[tuple[str, str, str]]:
+    """Each command with the role it needs, and whether it wants a reason."""
+    return [
+        (name, permissions.needed(name), permissions.reason_for(name))
+        for name in sorted(permissions.COMMANDS)
+    ]
+
+
+def has_rule() -> bool:
+    """Whether a rule of the site's own is asked as well."""
+    return bool(settings.UMBEL_PERMISSION_RULE)
+
+
+def thresholds() -> list[Threshold]:
+    """Task names for which people have set when a run is slow or stuck, the last first."""
+    return list(Threshold.objects.order_by("-at")[:200])
 
 
 def versions() -> list[tuple[str, str]]:

@@ -46,15 +46,14 @@ class Detail:
     why: str = ""
 
 
-def exists(uuid: str) -> bool:
-    """Whether history has it."""
-    return Task.objects.filter(uuid=uuid).exists()
+def name(uuid: str) -> str | None:
+    """Its name, "" while that is not known; None when history does not have it."""
+    return Task.objects.filter(uuid=uuid).values_list("name", flat=True).first()
 
 
-def title(uuid: str) -> str:
+def title(name: str, uuid: str) -> str:
     """Its function's name and the start of its id."""
-    name = Task.objects.filter(uuid=uuid).values_list("name", flat=True).first() or "Task"
-    return f"{name.rpartition('.')[2][:60]} {uuid[:8]}"
+    return f"{(name or 'Task').rpartition('.')[2][:60]} {uuid[:8]}"
 
 
 def detail(uuid: str, now: float) -> Detail | None:

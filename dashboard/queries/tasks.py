@@ -12,7 +12,7 @@ from django.db import connection
 from dashboard.forms.tasks import TaskFilter
 from dashboard.queries import newest, shared, text
 from dashboard.queries.newest import Found, Place, wanted
-from dashboard.queries.usual import Usual, all_usual
+from dashboard.queries.usual import NEVER, After, Usual, after, all_usual
 from dashboard.templatetags.words import clock
 from monitor.models import NOT_ROOT, Task, TaskType, Worker
 from monitor.records import ENDED, FAILURE, LOST, REJECTED, REVOKED, STARTED, STATES, WAITING
@@ -44,6 +44,13 @@ class Row:
     usual: Usual | None
     ran: float | None  # seconds, so far when it runs
     pace: str
+    after: After = NEVER
+
+    @property
+    def over(self) -> float:
+        """How many times it has run what its name usually takes at most, or what was set for it."""
+        limit = self.usual.p95 if self.usual else self.after.slow or self.after.stuck
+        return (self.ran or 0.0) / limit if limit else 0.0
 
     @property
     def running(self) -> bool:
@@ -139,12 +146,12 @@ def stuck_count() -> int:
 
 
 def _stuck_count() -> int:
-    now, known = time.time(), all_usual()
+    now = time.time()
     running = Task.objects.filter(state=STARTED, started_at__isnull=False)
     paces = (
-        known[name].pace(max(0.0, now - began))
+        after(name).pace(max(0.0, now - began))
         for name, began in running.order_by("started_at").values_list("name", "started_at")[:SORTED]
-        if name in known and began is not None
+        if began is not None
     )
     return sum(pace == "stuck" for pace in paces)
 
@@ -178,8 +185,9 @@ def row_of(task: Task, now: float) -> Row:
         ran = max(0.0, now - task.started_at) if task.started_at is not None else None
     elif ran is None and task.started_at is not None and task.ended_at is not None:
         ran = max(0.0, task.ended_at - task.started_at)
-    pace = known.pace(ran) if known and ran is not None and task.state == STARTED else ""
-    return Row(task, known, ran, pace)
+    limit = after(task.name)
+    pace = limit.pace(ran) if ran is not None and task.state == STARTED else ""
+    return Row(task, known, ran, pace, limit)
 
 
 def mentions(uuid: str) -> int:
@@ -277,7 +285,7 @@ def _by_key(rows: Sequence[tuple[Any, ...]]) -> list[Task]:
 
 def _furthest(asked: TaskFilter, now: float) -> Window:
     rows = _stuck(asked, now) if asked.stuck else _running(asked, now)
-    rows.sort(key=lambda row: -((row.ran or 0) / row.usual.p95 if row.usual else 0))
+    rows.sort(key=lambda row: -row.over)
     start = (asked.page - 1) * ROWS
     return _paged(asked, rows[start : start + ROWS], len(rows) > start + ROWS)
 

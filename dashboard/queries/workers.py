@@ -44,7 +44,7 @@ class Running:
 
     @property
     def pace(self) -> str:
-        return self.usual.pace(self.elapsed) if self.usual else ""
+        return "" if self.lost else history.after(self.name).pace(self.elapsed)
 
     @property
     def state(self) -> str:

@@ -23,5 +23,8 @@ def settings(request: HttpRequest) -> HttpResponse:
         "sized": storage is not None and any(table.size is not None for table in storage.tables),
         "versions": queries.versions(),
         "webs": queries.webs(),
+        "commands": queries.commands(),
+        "has_rule": queries.has_rule(),
+        "thresholds": queries.thresholds(),
     }
     return render(request, "settings/settings.html", context)

@@ -8,8 +8,9 @@ from django.views.decorators.http import require_safe
 
 from dashboard import access
 from dashboard.forms.tasks import SORTS, SPAN_WORDS, task_filter
-from dashboard.fragments import Page
-from dashboard.fragments.tasks import why_not_control
+from dashboard.fragments import Page, notes
+from dashboard.fragments.tasks import threshold_form, why_not_control
+from dashboard.queries import notes as queries
 from dashboard.queries import runs
 from dashboard.queries import task as one
 from dashboard.queries import tasks as many
@@ -24,6 +25,8 @@ def task_list(request: HttpRequest) -> HttpResponse:
         **{"title": "Tasks", "page": page, "asked": task_filter(request.GET), "choices": many.choices()},
         **{"spans": SPAN_WORDS.items(), "sorts": SORTS.items(), "why_not": why_not_control(page)},
     }
+    about = notes.on_name(page)
+    context |= {"on_name": about[0].subject if about else "", **notes.form(about)}
     return render(request, "tasks/tasks.html", context)
 
 
@@ -31,12 +34,15 @@ def task_list(request: HttpRequest) -> HttpResponse:
 @require_safe
 def task(request: HttpRequest, uuid: str) -> HttpResponse:
     """What happened to this one, and where the time went."""
-    if not one.exists(uuid):
-        name = runs.name_of(uuid)
-        if name is not None:
-            # Sent from here, and not seen yet: the same page, which fills when it is.
-            title = f"{name.rpartition('.')[2][:60]} {uuid[:8]}"
-            return render(request, "tasks/task.html", {"title": title, "uuid": uuid})
+    # Sent from here, and not seen yet: the same page, which fills when it is.
+    name = one.name(uuid)
+    name = runs.name_of(uuid) if name is None else name
+    if name is None:
         context = {"title": "Task not known", "uuid": uuid, "mentions": many.mentions(uuid)}
         return render(request, "tasks/unknown.html", context, status=404)
-    return render(request, "tasks/task.html", {"title": one.title(uuid), "uuid": uuid})
+    context = {
+        **{"title": one.title(name, uuid), "uuid": uuid},
+        **notes.form(queries.of_task(uuid, name)),
+        **threshold_form(name),
+    }
+    return render(request, "tasks/task.html", context)

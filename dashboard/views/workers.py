@@ -8,7 +8,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard import access
 from dashboard.forms.workers import WorkerFilter, pool_number
-from dashboard.fragments import Page
+from dashboard.fragments import Page, notes
 from dashboard.fragments.tasks import why_not_control
 from dashboard.fragments.workers import pool
 from dashboard.queries import resizing
@@ -43,6 +43,7 @@ def worker(request: HttpRequest, pk: int) -> HttpResponse:
         "preview": resizing.preview(view, None),
         "withins": WITHINS,
         **pool(page, view),
+        **notes.form(notes.on_worker(page)),
     }
     return render(request, "workers/detail.html", context)
 
