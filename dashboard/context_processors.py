@@ -16,12 +16,13 @@ THEME = (
 
 
 def frame(request: HttpRequest) -> dict[str, Any]:
-    """``page``, ``role``, ``read_only``, ``resource`` (the navigation entry) and ``theme``."""
+    """``page``, ``role``, ``read_only``, ``may_control``, ``resource`` (the navigation entry), ``theme``."""
     theme = request.COOKIES.get(THEME, "")
     page = Page.of(request) if request.resolver_match is not None else None
     context: dict[str, Any] = {
         "role": page.role if page else access.role(getattr(request, "user", None)),
         "read_only": access.read_only(),
+        "may_control": page is not None and access.can_control(page),
         "theme": theme if theme in ("light", "dark") else "",
     }
     if page:

@@ -3,6 +3,7 @@ import * as page from "./page.js";
 import { startCharts } from "./chart.js";
 import { startKeys } from "./keys.js";
 import { startLive } from "./live.js";
+import { startOthers } from "./others.js";
 import { startRows } from "./rows.js";
 import { startSteppers } from "./stepper.js";
 
@@ -13,6 +14,7 @@ page.startMenus();
 page.startTabs();
 page.startCopy();
 page.startToasts();
+startOthers();
 page.startAges();
 startRows();
 startSteppers();

@@ -77,7 +77,7 @@ async function swap({ content, target, swap }) {
 
 /** False when the frame must not be swapped now: it is kept, or drawn otherwise. */
 function wants(frame) {
-  if (pausedAt && !/^(feed|acts-now)/.test(frame.region)) {
+  if (pausedAt && !/^(feed|acts-now|others)/.test(frame.region)) {
     waiting.set(frame.region, frame);
     return void showPaused();
   }

@@ -117,7 +117,7 @@ export function startCopy() {
 export function startToasts() {
   onClick(".toast [data-dismiss], .toast .btn-icon", (button) => button.closest(".toast").remove());
   setInterval(() => {
-    for (const toast of $$(".toast[data-state=succeeded]")) {
+    for (const toast of $$(".toasts :is([data-state=succeeded], .is-quiet).toast")) {
       const kept = document.hidden || toast.matches(":hover, :focus-within");
       toast.age = kept ? 0 : (toast.age ?? 0) + 1;
       if (toast.age > 6) toast.remove();

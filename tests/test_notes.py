@@ -228,7 +228,7 @@ def test_an_operators_own_buttons_are_drawn_for_nobody_else(people: dict[str, Cl
     drawn = {user: region.draw(page("operator", user)) for user in (otto, mila)}
     assert "Edit<" in drawn[otto] and "Edit<" not in drawn[mila]
     # All else is drawn once for a role.
-    for other in ("task-head", "task-usual", "acts"):
+    for other in ("task-head", "task-usual", "others"):
         head = fragments.named(other)
         first, second = (Page.at("/tasks/u1/", "", "operator", False, user) for user in (otto, mila))
         assert first is not None and second is not None

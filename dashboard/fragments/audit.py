@@ -7,10 +7,12 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from dashboard.fragments import Page, Region, register
-from dashboard.queries import acts, gaps, receipt, standing
+from dashboard import access
+from dashboard.fragments import Context, Page, Region, register
+from dashboard.queries import acts, gaps, lately, receipt, standing
 from dashboard.queries import audit as queries
 from monitor.deltas import CONTROLS, GAPS
+from monitor.models import Worker
 
 # What a span without ears means for this list: commands are recorded by Umbel, effects are heard.
 ONLY_EFFECTS = "Every command is here; its effect may not have been seen."
@@ -95,5 +97,28 @@ def _topics(page: Page) -> tuple[str, ...]:
     return (f"control:{page.arg('pk')}", GAPS)
 
 
+def _others(page: Page) -> Mapping[str, Any]:
+    """For toasts: who may not act is not told, and who acted is left out by the browser."""
+    return {"acts": lately.others() if access.can_control(page) else []}
+
+
+def _on_task(page: Page) -> Mapping[str, Any]:
+    return {"id": "task-lately", "acts": lately.on(page.arg("uuid"))}
+
+
+def _on_worker(page: Page) -> Mapping[str, Any]:
+    name = Worker.objects.filter(pk=page.arg("pk")).values_list("hostname", flat=True).first()
+    return {"id": "worker-lately", "acts": lately.on(name) if name else []}
+
+
+def _lately(name: str, context: Context) -> Region:
+    return Region(name, context, (CONTROLS,), "audit/_lately.html", every=1.0, sees=("view", "kwargs"))
+
+
+# One drawing for all of a role, whoever acted.
+_OTHERS = Region("others", _others, (CONTROLS,), "audit/_others.html", every=0.5, sees=("role", "read_only"))
+register(None, [_OTHERS])
+register("task", [_lately("task-lately", _on_task)])
+register("worker", [_lately("worker-lately", _on_worker)])
 register("audit", [Region("audit-log", _log, (CONTROLS, GAPS), "audit/_log.html", every=1.0, held=True)])
 register("control-record", [Region("record", _record, _topics, "audit/_record.html")])
