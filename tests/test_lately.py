@@ -74,8 +74,8 @@ def test_a_task_and_a_worker_say_what_was_asked_of_them(otto: Any, client: Clien
     client.force_login(access.create_user("vera", "viewer", "correct horse 9"))
     for path, one in kept.items():
         html = client.get(path).content.decode()
-        lately = html.split("Asked of it lately")[1].split("</section>")[0]
-        assert lately.count("/audit/") == 1 and str(one.pk) in lately and "Verified" in lately, path
+        panel = html.split("Asked of it lately")[1].split("</section>")[0]
+        assert panel.count("/audit/") == 1 and str(one.pk) in panel and "Verified" in panel, path
     assert "“wrong &lt;day&gt;”" in client.get("/tasks/u1/").content.decode()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from django.urls import URLPattern
 from dashboard import access, permissions, process
 from dashboard.fragments import Page
 from monitor import control as engine
+from monitor.acts.models import BulkAct
 from monitor.control.kinds import KINDS
-from monitor.models import ControlRecord, Worker
+from monitor.models import ControlRecord, Task, Worker
 from tests.test_access import PATTERNS, address
 from tests.test_task_controls import Sent, running
 
@@ -186,8 +188,8 @@ def test_a_sites_own_rule_is_asked_once_a_command_and_by_name(
     people: dict[str, Client], sent: Sent, own_rule: list[Any]
 ) -> None:
     running()
-    assert people["operator"].post("/tasks/revoke/", {"uuid": ["a", "b"]}).status_code == 302
-    assert own_rule == [("operator", "revoke", ("a", "b"))]
+    assert people["operator"].post("/tasks/revoke/", {"uuid": "a"}).status_code == 302
+    assert own_rule == [("operator", "revoke", ("a",))]
     own_rule.clear()
     assert people["operator"].get("/tasks/terminate/?uuid=runs").status_code == 200
     assert (
@@ -199,6 +201,71 @@ def test_a_sites_own_rule_is_asked_once_a_command_and_by_name(
     people["operator"].get("/tasks/runs/")
     assert people["viewer"].post("/tasks/revoke/", {"uuid": "a"}).status_code == 403
     assert own_rule == [], "pages go by the role, and who has not the role is not asked about"
+
+
+def waiting(*uuids: str) -> None:
+    for uuid in uuids:
+        Task.objects.create(
+            uuid=uuid, state="RECEIVED", name="shop.nap", first_seen_at=1, seen_at=time.time()
+        )
+
+
+def test_the_rule_is_asked_of_an_act_on_many_when_it_is_shown_and_when_it_is_confirmed(
+    people: dict[str, Client], own_rule: list[Any]
+) -> None:
+    waiting("a", "b")
+    assert people["operator"].post("/tasks/revoke/", {"uuid": ["a", "b", "gone"]}).status_code == 200
+    act = BulkAct.objects.get()
+    confirm = f"/acts/{act.pk}/confirm/"
+    will_answer("Not on Fridays.")
+    answer = people["operator"].post(confirm, {"reason": "wrong prices"})
+    assert answer.status_code == 403 and "Not on Fridays." in answer.content.decode()
+    assert people["operator"].post(confirm, {"reason": "wrong prices"}).status_code == 302
+    assert own_rule == [("operator", "revoke", ("a", "b"))] * 3
+    # Who only stops what others began is not asked about.
+    assert people["operator"].post(f"/acts/{act.pk}/withdraw/").status_code == 302
+    assert len(own_rule) == 3
+    refused = ControlRecord.objects.get(effect="refused")
+    assert (refused.targets, refused.evidence) == (["a", "b"], "Not on Fridays.")
+
+
+def test_an_act_on_many_needs_the_permission_for_many_and_for_its_command(
+    people: dict[str, Client], settings: Any
+) -> None:
+    waiting("a", "b")
+    post = {"uuid": ["a", "b"]}
+    for name in ("bulk", "revoke"):
+        settings.UMBEL_PERMISSIONS = {name: "admin"}
+        assert people["operator"].post("/tasks/revoke/", post).status_code == 403, name
+        assert people["admin"].post("/tasks/revoke/", post).status_code == 200, name
+    settings.UMBEL_PERMISSIONS = {}
+    people["operator"].post("/tasks/revoke/", post)
+    act = BulkAct.objects.get(username="operator")
+    for name in ("bulk", "revoke"):
+        settings.UMBEL_PERMISSIONS = {name: "nobody"}
+        answer = people["operator"].post(f"/acts/{act.pk}/confirm/", {"reason": "x"})
+        assert answer.status_code == 403, name
+    act.refresh_from_db()
+    assert act.state == "draft"
+
+
+def test_many_want_a_reason_unless_the_settings_say_otherwise(
+    people: dict[str, Client], settings: Any
+) -> None:
+    waiting("a", "b")
+    client, post = people["operator"], {"uuid": ["a", "b"]}
+    html = client.post("/tasks/revoke/", post).content.decode()
+    assert "Required. Saved in the audit log." in html
+    confirm = f"/acts/{BulkAct.objects.get().pk}/confirm/"
+    answer = client.post(confirm, {"hold": "20"})
+    assert answer.status_code == 422 and 'name="hold" value="20"' in answer.content.decode()
+    settings.UMBEL_REASONS = {"bulk": "asked"}
+    assert "Optional. Saved" in client.post("/tasks/revoke/", post).content.decode()
+    settings.UMBEL_REASONS = {"bulk": "none", "revoke": "required"}
+    assert client.post(confirm).status_code == 422
+    settings.UMBEL_REASONS = {"bulk": "none"}
+    assert client.post(confirm).status_code == 302
+    assert BulkAct.objects.get(state="held").reason == "none given"
 
 
 @pytest.mark.parametrize(
@@ -279,12 +346,12 @@ def test_a_reason_that_is_required_is_asked_for_and_nothing_is_lost(
         'name="reason" maxlength="500" autocomplete="off" required'
         in client.get("/tasks/terminate/?uuid=runs").content.decode()
     )
-    given = {"uuid": ["runs", '"><b>'], "signal": "SIGKILL", "reason": "  "}
+    given = {"uuid": ['"><b>'], "signal": "SIGKILL", "reason": "  "}
     for headers in ({}, {"HX-Request": "true"}):
         answer = client.post("/tasks/terminate/", given, headers=headers)
         html = answer.content.decode()
         assert answer.status_code == 422 and "This command wants a reason" in html
-        for kept in ('value="runs"', 'value="&quot;&gt;&lt;b&gt;"', 'name="signal" value="SIGKILL"'):
+        for kept in ('value="&quot;&gt;&lt;b&gt;"', 'name="signal" value="SIGKILL"'):
             assert kept in html
         assert answer.get("HX-Retarget", "") == ("#dialog" if headers else "")
     assert not sent.commands and not ControlRecord.objects.exists()

@@ -166,7 +166,8 @@ def _allowed(request: HttpRequest, command: str, found: List) -> None:
     can = access.entitled(request, "bulk")
     if not can.allowed:
         raise NotAllowed(can.reason)
-    allowed(request, command, [row.target for row in found.targets])
+    if found.targets:
+        allowed(request, command, [row.target for row in found.targets])
 
 
 def _bounded(count: int, what: str) -> None:
