@@ -11,12 +11,16 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.utils.module_loading import import_string
 
+from monitor.control import commands as names
 from monitor.control.kinds import KINDS
 
 OPERATOR, ADMIN, NOBODY = "operator", "admin", "nobody"
 NEEDS = (OPERATOR, ADMIN, NOBODY)
 # What is no command to a worker, and has a name and a role all the same.
-OWN = ("bulk", "withdraw", "stop", "note", "threshold")
+OWN = (
+    *("bulk", "withdraw", "stop", "note", "threshold"),
+    *(names.SHRINK_WHEN_FREE, names.KEEP_SIZE, names.DRAIN, names.END_DRAIN, names.DISMISS),
+)
 # Every command has a name here; without a setting an operator may give it.
 COMMANDS: Mapping[str, str] = dict.fromkeys((*KINDS, *OWN), OPERATOR)
 

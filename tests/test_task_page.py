@@ -140,7 +140,7 @@ def test_one_page_asks_the_database_a_bounded_number_of_times(
     worker()
     for n in range(50):
         task(f"t{n}", root_id="t0", parent_id="t0" if n else None, name=f"n{n}")
-    with django_assert_max_num_queries(44):
+    with django_assert_max_num_queries(46):
         page(operator, "t0")
 
 

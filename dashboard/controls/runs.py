@@ -30,7 +30,7 @@ from monitor.records import ENDED
 MOST = 200  # failed tasks of one workflow
 
 
-@control()
+@control(SEND)
 def retry(request: HttpRequest) -> HttpResponse:
     """A task again as it was sent; several as one act, shown first.
 
@@ -54,7 +54,7 @@ def retry(request: HttpRequest) -> HttpResponse:
         return send(request, [again.command_for([(found, new)], reason(request))])
 
 
-@control(asks=True)
+@control(SEND, asks=True)
 def run(request: HttpRequest) -> HttpResponse:
     """A task by hand, or one again with changes: a GET is the form, a POST sends once."""
     given = request.POST if request.method == "POST" else request.GET
@@ -80,7 +80,7 @@ def run(request: HttpRequest) -> HttpResponse:
         return _send(request, form, message, token)
 
 
-@control(asks=True)
+@control(SEND, asks=True)
 def run_failed(request: HttpRequest) -> HttpResponse:
     """The failed tasks of a workflow again: a GET lists what would be sent, a POST sends those chosen."""
     given = request.POST if request.method == "POST" else request.GET
