@@ -94,10 +94,14 @@ _DROPS = {
 }
 
 
+# A row's button -> its command.
+_ACTIONS = {"revoke": "revoke", "terminate": "terminate", "retry": "send_task"}
+
+
 def _list(page: Page) -> Mapping[str, Any]:
     asked = _asked(page)
     found = many.window(asked)
-    off = [name for name in ("revoke", "terminate") if not access.may(page, name).allowed]
+    off = [action for action, command in _ACTIONS.items() if not access.may(page, command).allowed]
     context: dict[str, Any] = {"asked": asked, "window": found, "off": off}
     if found.rows and not (asked.stuck or asked.sort):
         moments = [row.task.seen_at for row in found.rows]

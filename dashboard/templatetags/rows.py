@@ -36,7 +36,7 @@ KEPT = 2_000  # rows drawn before, at some 2 kB each
 def task_rows(
     rows: Sequence[Row], off: Sequence[str] = (), blind: Mapping[int, Sequence[Blind]] | None = None
 ) -> SafeString:
-    """The rows of a list; ``off`` are the commands whose buttons are left out.
+    """The rows of a list; ``off`` are the actions whose buttons are left out.
 
     ``blind``: spans without ears, by the place of the row that they stand before.
     """
