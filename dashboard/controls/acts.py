@@ -29,6 +29,11 @@ HOLDS = (0, 5, 10, 20, 30)
 OF_WORKERS = {"drain": "drain", "shutdown": "shutdown", "restart-pool": "pool_restart", "grow": "pool_grow"}
 
 
+# Acts on many whose permission has another name, and those that need one more.
+PERMISSIONS = {"retry": "send_task"}
+ALSO = {"drain": ("cancel_consumer",)}
+
+
 def propose(request: HttpRequest, command: str, uuids: Sequence[str], everything: str = "") -> HttpResponse:
     """The list is read and frozen, and shown: what would happen, to how many. Nothing is sent.
 
@@ -84,7 +89,7 @@ def confirm(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     why = reason(request)
     if draft is not None and draft.state == BulkAct.State.DRAFT:
         command = Command(draft.command, tuple(draft.targets(draft.count)), arguments, reason=why)
-        admit(request, command, draft.command, "bulk")
+        admit(request, command, _permission(draft.command), "bulk", *ALSO.get(draft.command, ()))
     hold = request.POST.get("hold", str(settings.UMBEL_BULK_HOLD))
     act = making.confirm(pk, actor(request), arguments, reason=why or NO_REASON, hold=making.hold_of(hold))
     return answer(request, act)
@@ -111,7 +116,7 @@ def hold_one(
         raise Refused(f"Nothing to {command}: {spared[0][1] if spared else 'nothing was selected'}.")
     why = reason(request)
     one = Command(command, tuple(row.target for row in found.targets), dict(arguments), reason=why)
-    admit(request, one, command)
+    admit(request, one, _permission(command))
     act = making.draft(command, found, actor(request), arguments)
     return making.confirm(act.pk, actor(request), arguments, reason=why or NO_REASON, hold=held(request))
 
@@ -138,6 +143,7 @@ def _ask(
         "act": act,
         "shown": queries.Shown(act) if act else None,
         "command": command,
+        "permission": _permission(command),
         "what": kind.what,
         "sample": queries.sample(act) if act else [],
         "spared": spared,
@@ -163,11 +169,15 @@ def holds(default: int) -> list[int]:
 
 def _allowed(request: HttpRequest, command: str, found: List) -> None:
     """Raises ``NotAllowed`` when the sender may not do this, or nothing to many."""
-    can = access.entitled(request, "bulk")
-    if not can.allowed:
-        raise NotAllowed(can.reason)
+    for name in ("bulk", _permission(command), *ALSO.get(command, ())):
+        if not (can := access.entitled(request, name)).allowed:
+            raise NotAllowed(can.reason)
     if found.targets:
-        allowed(request, command, [row.target for row in found.targets])
+        allowed(request, _permission(command), [row.target for row in found.targets])
+
+
+def _permission(command: str) -> str:
+    return PERMISSIONS.get(command, command)
 
 
 def _bounded(count: int, what: str) -> None:
