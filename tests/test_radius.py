@@ -40,7 +40,7 @@ def heads(found: Any) -> str:
 
 
 def test_the_rest_of_a_chain_and_its_callbacks_are_read_from_the_message(app: Celery) -> None:
-    steps = [app.signature(name, queue="far") for name in ("shop.add", "shop.pay", "shop.mail")]
+    steps = [app.signature(name, queue="far") for name in ("far.begin", "shop.pay", "shop.mail")]
     steps[0].link(app.signature("shop.count"))
     steps[0].link_error(app.signature("shop.alarm"))
     result = chain(*steps).apply_async()
@@ -55,11 +55,11 @@ def test_the_rest_of_a_chain_and_its_callbacks_are_read_from_the_message(app: Ce
 
 
 def test_a_chords_body_that_will_never_run_is_named(app: Celery) -> None:
-    header = group(app.signature("shop.add", queue="far") for _ in range(2))
-    result = chord(header)(app.signature("shop.total", queue="far"))
+    header = group(app.signature("far.member", queue="far") for _ in range(2))
+    result = chord(header)(app.signature("far.body", queue="far"))
     member = result.parent.results[0].id
     waits(member)
-    assert "The chord’s body shop.total will never run." in heads(radius([member], "terminate"))
+    assert "The chord’s body far.body will never run." in heads(radius([member], "terminate"))
 
 
 def test_what_is_unacknowledged_is_found_and_stamps_are_known(app: Celery, own_valkey: Any) -> None:
