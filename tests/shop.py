@@ -17,7 +17,7 @@ app.conf.update(
     task_default_queue="celery",
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
-    broker_transport_options={"visibility_timeout": 12 * 3600},
+    broker_transport_options={"visibility_timeout": int(os.environ.get("SHOP_VISIBLE", "43200"))},
     result_expires=600,
     result_extended=os.environ.get("SHOP_EXTENDED") == "1",
     worker_hijack_root_logger=False,

@@ -169,7 +169,7 @@ def test_where_no_second_step_exists_it_is_said_and_refused(cluster: Cluster) ->
     row.hostname = "wire-p@elsewhere"
     found = plan(task, row)
     assert found.rungs == (Rung("SIGTERM"),) and "takes no second one" in found.why
-    assert "on another machine" in found.why
+    assert "are not seen from where Umbel runs" in found.why
     with pytest.raises(Refused, match="needs the operator role"):
         ladders.start(uuid, 5, Actor(None, "vera", "viewer"), "")
     with pytest.raises(Refused, match="out of bounds"):

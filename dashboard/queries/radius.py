@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from dashboard.queries import redelivery
 from dashboard.queries.task import acks_late
 from dashboard.templatetags.words import plain
-from monitor import broker, whereabouts
+from monitor import broker, queues, whereabouts
 from monitor.control.capabilities import pool_kind
 from monitor.models import Task, Worker
 from monitor.records import ENDED, RECEIVED, STARTED
@@ -84,13 +84,15 @@ def _broker() -> broker.Broker | None:
 
 
 def _messages(found: Radius, tasks: Sequence[Task]) -> dict[str, whereabouts.Message]:
-    queues = {task.queue for task in tasks if task.queue}
+    names = {task.queue for task in tasks if task.queue}
     current = _broker()
     if current is None or current.transport != "redis":
         found.unchecked.append(("their messages", "only a Redis broker lets a message be read where it lies"))
         return {}
     try:
-        search = whereabouts.find(current, [task.uuid for task in tasks], queues)
+        if not all(task.queue for task in tasks):
+            names |= set(queues.names(current))
+        search = whereabouts.find(current, [task.uuid for task in tasks], names)
     except (RedisError, OSError, KombuError) as error:
         found.unchecked.append(("their messages", f"the broker did not answer: {current.explain(error)}"))
         return {}

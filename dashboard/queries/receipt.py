@@ -53,6 +53,8 @@ def places(sight: Mapping[str, Any] | None) -> list[Place]:
             found.append(Place(f"{there}{name}", True))
         elif told[key] == "no":
             found.append(Place(absent, False))
+        elif told[key] == "part":
+            found.append(Place(f"{absent} by {told.get('answered', 'some')} workers", False))
         else:
             found.append(Place(f"{absent.removeprefix('not ')}: not checked", None))
     return found

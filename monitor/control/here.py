@@ -29,9 +29,6 @@ _PROC = Path("/proc")
 
 def why_not_here(hostname: str, stats: Mapping[str, Any] | None) -> str:
     """Why Umbel cannot signal the pool processes of this worker itself; '' when it can."""
-    machine = hostname.rpartition("@")[2]
-    if machine not in (socket.gethostname(), socket.getfqdn()):
-        return f"{hostname} is on another machine than Umbel"
     pool = processes(dict(stats)) if stats else None
     parent = stats.get("pid") if stats else None
     if not pool or not isinstance(parent, int):
@@ -40,8 +37,8 @@ def why_not_here(hostname: str, stats: Mapping[str, Any] | None) -> str:
         return "this system does not let a process be held while it is looked at"
     # One that has just ended may still be in the worker's list.
     parents = {found for pid in pool if (found := _parent(pid)) is not None}
-    if parents != {parent}:
-        return f"the pool processes of {hostname} are not seen from where Umbel runs"
+    if parents != {parent} or not _is_worker(parent, hostname):
+        return f"the processes of {hostname} are not seen from where Umbel runs"
     return "" if _may_signal(parent) else f"Umbel may not signal the processes of {hostname}"
 
 
@@ -117,6 +114,16 @@ def ended(order: Order, sent_at: float, seen: Mapping[str, Seen]) -> list[Findin
 def _parent(pid: int) -> int | None:
     fields = _stat(pid)
     return int(fields[1]) if fields else None
+
+
+def _is_worker(pid: int, hostname: str) -> bool:
+    """Whether that process here is the worker: elsewhere the same pid may have children of the same pids."""
+    try:
+        command = (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return False
+    here = hostname.rpartition("@")[2] in (socket.gethostname(), socket.getfqdn())
+    return b"celery" in command and (here or hostname.encode() in command)
 
 
 def _stat(pid: int) -> list[str]:

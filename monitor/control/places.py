@@ -1,6 +1,6 @@
 """Where a task is still found after a command: with a worker, in its queue, unacknowledged, in its process.
 
-Each place is "yes", "no", or "" where it could not be looked at.
+Each place is "yes", "no", "part" where not all workers answered, or "" where it could not be looked at.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from monitor import whereabouts
+from monitor import queues, whereabouts
 from monitor.broker import current
 from monitor.control.inspecting import Seen
 from monitor.control.orders import Order
@@ -38,10 +38,12 @@ def _of(
     processes = seen[order.where[uuid]].processes if order.where.get(uuid) in seen else None
     if pid is not None:
         found["process"] = "" if processes is None else "yes" if pid in processes else "no"
-    whole = bool(asked) and all(name in seen for name in asked)
+    answered = [name for name in asked if name in seen]
     for place in WITH_WORKERS:
         here = any(one.tasks.get(uuid) == place for one in seen.values())
-        found[place] = "yes" if here else "no" if whole else ""
+        absent = "no" if len(answered) == len(asked) else "part"
+        found[place] = "yes" if here else absent if answered else ""
+    found["answered"] = f"{len(answered)} of {len(asked)}"
     message = search.of(uuid) if search else None
     for place, where in (("queue", "queue"), ("unacknowledged", "unacknowledged")):
         there = search is not None and any(one.uuid == uuid and one.where == where for one in search.found)
@@ -55,8 +57,9 @@ def _search(uuids: list[str]) -> Search | None:
     """None when the broker cannot be read so, did not answer, or there are too many to look for."""
     if not uuids or len(uuids) > LOOKED or current().transport != "redis":
         return None
-    queues = set(Task.objects.filter(uuid__in=uuids).exclude(queue="").values_list("queue", flat=True))
+    told = set(Task.objects.filter(uuid__in=uuids).exclude(queue="").values_list("queue", flat=True))
     try:
-        return whereabouts.find(current(), uuids, queues)
+        # A task whose task-sent event nobody heard may lie in any of them.
+        return whereabouts.find(current(), uuids, told | set(queues.names(current())))
     except (RedisError, OSError, KombuError):
         return None
