@@ -75,6 +75,7 @@ def test_a_revoked_task_that_starts_all_the_same_is_terminated_if_asked(cluster:
         wait_until(lambda: not cluster.processes[guest].running(), 20)
         cluster.launch(guest, like=PREFORK)
         cluster.answers(guest)
+        Worker.objects.filter(hostname=guest).update(status="online", online_at=time.time())
         assert proved(ask("add_consumer", guest, queue=queue), 20).effect == "verified"
         wait_until(lambda: state_of(uuid) == "STARTED", 20)
         # As the engine's row has it: a start well after the revoke.
