@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,6 +84,10 @@ class Workers:
         self.asked.append((hostname, full))
         answer = self.answers.get(hostname)
         return None if answer is None else msgspec.structs.replace(answer, asked_at=time.time())
+
+    def answering(self, hostnames: Sequence[str], timeout: float = 1.0) -> set[str]:
+        self.asked += [(name, False) for name in hostnames if name not in self.answers]
+        return {name for name in hostnames if name in self.answers}
 
     def discover(self, timeout: float = 1.5) -> list[tuple[str, bool]]:
         return [(name, False) for name in self.answers] + [(name, True) for name in self.beats]

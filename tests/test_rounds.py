@@ -29,15 +29,25 @@ class Story:
         self.lists: dict[str, list[Any]] = {"active": [], "reserved": [], "scheduled": []}
         self.holds: set[str] | None = set()  # None: it does not answer
         self.asked: list[list[str]] = []
+        self.looks: list[float] = []
+        self.pings: list[list[str]] = []
+        self.answers = True
         self.results: dict[str, Settled] = {}
         self.read: set[str] = set()
         self.rows: dict[str, TaskRecord] = {}
 
     def inspect_worker(self, hostname: str, timeout: float = 2.0, full: bool = False) -> Inspection | None:
+        self.looks.append(self.now)
+        if not self.answers:
+            return None
         return Inspection(hostname, self.now, stats={"pid": 1}, active_queues=[], **self.lists)
 
     def discover(self, timeout: float = 1.5) -> list[tuple[str, bool]]:
         return [(W, False)]
+
+    def answering(self, hostnames: Sequence[str], timeout: float = 1.0) -> set[str]:
+        self.pings.append([*hostnames])
+        return set(hostnames) if self.answers else set()
 
     def held_by(self, hostname: str, uuids: Sequence[str], timeout: float = 1.0) -> set[str] | None:
         self.asked.append(list(uuids))
@@ -138,3 +148,43 @@ def test_thousands_that_wait_in_queues_hide_none_that_has_run() -> None:
     assert (story.rows["ran"].state, story.rows["ran"].known) == ("SUCCESS", "inferred")
     assert story.rows["w2999"].state == "SUCCESS"
     assert len(story.read) == 3_001
+
+
+def test_a_worker_that_never_answers_is_asked_ever_less_often_until_something_is_new_with_it() -> None:
+    story = Story()
+    story.answers = False
+
+    async def work(rounds: Rounds) -> None:
+        story.beat()
+        await story.go_on(rounds, 60)
+        assert 3 <= len(story.pings) <= 14
+        story.pings.clear()
+        await story.go_on(rounds, 600)
+        assert 3 <= len(story.pings) <= 15
+        assert not story.looks
+        story.answers = True
+        story.say("worker-online", pid=2, freq=2.0)
+        await story.go_on(rounds, 2)
+        assert story.looks
+        assert story.cluster.workers.known[W].record.inspected_at == story.looks[-1]
+
+    story.run(work)
+
+
+def test_workers_that_do_not_answer_are_asked_in_one_question() -> None:
+    story = Story()
+    story.answers = False
+    hosts = {f"w{n}@host" for n in range(50)}
+
+    async def work(rounds: Rounds) -> None:
+        for host in hosts:
+            story.say("worker-heartbeat", host=host, freq=2.0, active=0, processed=0)
+        await story.go_on(rounds, 1)
+        assert set(story.pings[0]) >= hosts
+        assert not story.looks
+        story.answers = True
+        await story.go_on(rounds, 4)
+        assert len(story.pings) <= 4
+        assert len(story.looks) >= 50
+
+    story.run(work)

@@ -79,6 +79,7 @@ class Worker:
         "shown_at",
         "silent_before",
         "silent_restored",
+        "unanswered",
         "unsent_before",
     )
 
@@ -102,6 +103,7 @@ class Worker:
         self.is_dirty = True
         self.shown_at = 0.0
         self.inspect_at: float | None = now  # when it is due to be asked
+        self.unanswered = 0  # how often it was asked since it last answered or gave reason to ask
 
     @property
     def window(self) -> float:
@@ -116,6 +118,10 @@ class Worker:
     def silent(self) -> int:
         """Tasks that it ran whose names send no events, by design."""
         return self.silent_before + sum(process.losses.silent for process in self.processes.values())
+
+    def ask_soon(self, now: float) -> None:
+        """Something is new with it."""
+        self.inspect_at, self.unanswered = now, 0
 
     def rests(self, process: Process, active: int | None, processed: int | None) -> None:
         """Take in a heartbeat before ``process`` does: whether it rested since it was last heard of."""

@@ -26,6 +26,8 @@ from monitor.events import WORKER_TYPES, Event, TaskEvent, WorkerEvent
 from monitor.records import Inspection, Started, WorkerRecord
 from monitor.redact import Redactor
 
+UNANSWERED_MOST = 120.0  # seconds until a worker that does not answer is asked again, at most
+
 
 class Workers:
     """The table of workers. ``name_of`` gives the task name of a uuid, '' when it is not known."""
@@ -113,7 +115,7 @@ class Workers:
     def connected(self, now: float) -> None:
         self.connected_at = now
         for worker in self.known.values():
-            worker.inspect_at = now
+            worker.ask_soon(now)
 
     def disconnected(self) -> None:
         self.connected_at = None
@@ -132,7 +134,7 @@ class Workers:
             return 0
         record = worker.record
         record.inspected_at = now
-        worker.inspect_at = None
+        worker.inspect_at, worker.unanswered = None, 0
         worker.is_dirty = True
         # Beat sends no heartbeats: an answer to ping alone was cut short, when the broker stood still.
         record.is_beat = inspection.is_beat and not worker.beats
@@ -179,7 +181,7 @@ class Workers:
             worker.remember(starts or {})
 
     def due(self, now: float, every: float) -> list[str]:
-        """Who should be asked: new, back again, or not asked for a while."""
+        """Who should be asked: new, back again, or not for a while; who does not answer, ever less often."""
         due = []
         for hostname, worker in self.known.items():
             record = worker.record
@@ -188,7 +190,9 @@ class Workers:
             stale = record.inspected_at is None or now - record.inspected_at >= every
             asked = worker.inspect_at
             if (asked is not None and asked <= now) or (asked is None and stale):
-                worker.inspect_at = now + every  # should the answer never come
+                # Should the answer never come.
+                worker.inspect_at = now + min(every * 2.0**worker.unanswered, max(every, UNANSWERED_MOST))
+                worker.unanswered += 1
                 due.append(hostname)
         return due
 
@@ -275,7 +279,7 @@ class Workers:
             process = worker.processes[event.pid] = Process(event.pid, now)
             worker.resume(process)
             process.losses.silent_names = worker.named_silent
-            worker.inspect_at = now
+            worker.ask_soon(now)
         return process
 
     def _is_followed(self, worker: Worker, pid: int, now: float) -> bool:
@@ -289,7 +293,7 @@ class Workers:
         worker.reborn.append((process.pid, now))
         worker.returns.append(now)
         self._judge_duplicate(worker, now)
-        worker.inspect_at = now
+        worker.ask_soon(now)
         return fresh
 
     def _read(self, worker: Worker, process: Process, event: WorkerEvent) -> None:
@@ -298,7 +302,8 @@ class Workers:
         process.processed = event.processed
         process.beats += 1
         if record.is_beat:
-            record.is_beat, worker.is_dirty, worker.inspect_at = False, True, process.heard_at
+            record.is_beat, worker.is_dirty = False, True
+            worker.ask_soon(process.heard_at)
         before = (record.pid, record.busy, record.processed, record.load, record.software)
         record.pid, record.clock = event.pid or record.pid, event.clock
         if event.active is not None:
@@ -319,7 +324,7 @@ class Workers:
         process.goodbye_at = None
         if process.is_lost:
             process.is_lost = False
-            worker.inspect_at = now
+            worker.ask_soon(now)
 
     def _heard(self, worker: Worker, process: Process, event: Event, now: float) -> None:
         record = worker.record
@@ -334,7 +339,7 @@ class Workers:
                 record.drift = round(drift, 3)
         if record.status != "online":
             if record.status == "offline":
-                worker.inspect_at = now
+                worker.ask_soon(now)
             if record.online_at is None or record.status == "offline":
                 record.online_at = now
             self._set(worker, "online", "")

@@ -11,7 +11,7 @@ from monitor.control.asking import Unreachable
 from monitor.control.capabilities import Can, Capabilities, capabilities
 from monitor.control.commands import SIGNALS, Actor, Command, Message, Refused
 from monitor.control.draining import drain
-from monitor.control.inspecting import discover, held_by, inspect_worker
+from monitor.control.inspecting import answering, discover, held_by, inspect_worker
 from monitor.control.keeping import Keeper
 from monitor.control.ladders import Plan, plan
 from monitor.control.performing import keep, perform, recover, refuse
@@ -31,6 +31,7 @@ __all__ = [
     "Refused",
     "Tender",
     "Unreachable",
+    "answering",
     "can_abort",
     "capabilities",
     "depth",

@@ -83,6 +83,11 @@ def discover(timeout: float = 1.5) -> list[tuple[str, bool]]:
     return [(name, name in beats) for name in found]
 
 
+def answering(hostnames: Sequence[str], timeout: float = 1.0) -> set[str]:
+    """Those of them that answer a ping: one question, however many they are. Raises ``Unreachable``."""
+    return {r.worker for r in look(current(), {"ping": {}}, hostnames, timeout=timeout)}
+
+
 # Questions beside those for tasks, by command.
 Looks = Mapping[str, dict[str, Any]]
 LIMITS: Looks = {"registered": {"taskinfoitems": ["rate_limit", "soft_time_limit", "time_limit"]}}

@@ -28,6 +28,7 @@ LIGHT_TIMEOUT, FULL_TIMEOUT = 1.0, 3.0
 # Looks a second at most: with more workers than that allows, each is looked at less often.
 MOST_A_SECOND = 8.0
 AT_ONCE = 4
+CALL_TIMEOUT, MOST_CALLED = 1.0, 200  # of the ping to all that gave no answer yet
 SILENT_FIRST, SILENT_MOST = 2.0, 120.0  # until a worker that did not answer is asked again
 # A list of this length may have been cut, so that absence from it means nothing.
 CUT_AT = 2_000
@@ -53,6 +54,8 @@ class Ask(Protocol):
 
     def discover(self, timeout: float = 1.5) -> list[tuple[str, bool]]: ...
 
+    def answering(self, hostnames: Sequence[str], timeout: float = 1.0) -> set[str]: ...
+
     def held_by(self, hostname: str, uuids: Sequence[str], timeout: float = 1.0) -> set[str] | None: ...
 
 
@@ -63,6 +66,7 @@ class _Visit:
     light_at: float
     full_at: float = 0.0
     silences: int = 0
+    answers: bool = False  # it did when it was last asked
     asking: bool = False
     looked_at: float = 0.0  # when the last answer was asked for
     listed: frozenset[str] | None = None  # uuids it had; None: it did not say, or not all
@@ -134,6 +138,7 @@ class Rounds:
         visit = self._visits.setdefault(hostname, _Visit(light_at=self.clock()))
         visit.full_at = 0.0
         visit.silences = 0
+        visit.answers = True  # a ping, a moment ago
 
     async def look_around(self) -> None:
         """Start the looks that are due; they report to the cluster by themselves."""
@@ -146,7 +151,7 @@ class Rounds:
         for hostname in wanted:
             visit = self._visits.setdefault(hostname, _Visit(light_at=now))
             if now - visit.looked_at > 1.0:
-                visit.full_at, visit.silences = 0.0, 0
+                visit.full_at = 0.0
         online = self.online()
         every = max(self.light_every, len(online) / MOST_A_SECOND)
         for hostname in online:
@@ -157,14 +162,18 @@ class Rounds:
             gone = self._visits[hostname]
             if not gone.asking and (gone.looked_at or gone.silences):
                 del self._visits[hostname]
-        for hostname, visit in self._visits.items():
-            if not visit.asking and now >= min(visit.light_at, visit.full_at):
-                full = visit.full_at <= now
-                visit.asking, visit.light_at = True, now + every
-                if full:
-                    # Set before the answer: who asks for another look meanwhile gets it.
-                    visit.full_at = now + max(FULL_EVERY, 4 * every)
-                self._start(self._look(hostname, visit, full))
+        due = [
+            (hostname, visit)
+            for hostname, visit in self._visits.items()
+            if not visit.asking and now >= min(visit.light_at, visit.full_at)
+        ]
+        for hostname, visit in due:
+            if visit.answers:
+                self._begin(hostname, visit, now, every)
+        if silent := [hostname for hostname, visit in due if not visit.answers][:MOST_CALLED]:
+            for hostname in silent:
+                self._visits[hostname].asking = True
+            self._start(self._call_out(silent, every))
 
     def online(self) -> set[str]:
         records = (worker.record for worker in self.cluster.workers.known.values())
@@ -223,6 +232,33 @@ class Rounds:
             runner.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def _begin(self, hostname: str, visit: _Visit, now: float, every: float) -> None:
+        full = visit.full_at <= now
+        visit.asking, visit.light_at = True, now + every
+        if full:
+            # Set before the answer: who asks for another look meanwhile gets it.
+            visit.full_at = now + max(FULL_EVERY, 4 * every)
+        self._start(self._look(hostname, visit, full))
+
+    async def _call_out(self, hostnames: list[str], every: float) -> None:
+        """Ping those that are new, or gave no answer: all at once, since each question costs; then look."""
+        visits = [(hostname, self._visits[hostname]) for hostname in hostnames]
+        there: set[str] = set()
+        try:
+            async with self._free:
+                there = await self._call(self.ask.answering, hostnames, CALL_TIMEOUT)
+        except Exception as error:  # noqa: BLE001 - the edge: counted, and asked again later
+            self._failed("ping", error)
+        now = self.clock()
+        for hostname, visit in visits:
+            visit.asking = False
+            if hostname in there:
+                visit.answers, visit.full_at = True, 0.0
+                self._begin(hostname, visit, now, every)
+            else:
+                _silent(visit, now)
+                visit.full_at = visit.light_at
+
     async def _look(self, hostname: str, visit: _Visit, full: bool) -> None:
         try:
             async with self._free:
@@ -236,9 +272,7 @@ class Rounds:
             visit.asking = False
         now = self.clock()
         if inspection is None:
-            pause = min(SILENT_FIRST * 2.0**visit.silences, SILENT_MOST)
-            visit.silences += 1
-            visit.light_at = now + pause
+            _silent(visit, now)
             if full:
                 visit.full_at = min(visit.full_at, visit.light_at)
             return
@@ -352,6 +386,12 @@ class Rounds:
     def _failed(self, what: str, error: Exception) -> None:
         self.failures += 1
         log.warning("worker not asked", call=what, error=type(error).__name__, failures=self.failures)
+
+
+def _silent(visit: _Visit, now: float) -> None:
+    visit.answers = False
+    visit.light_at = now + min(SILENT_FIRST * 2.0**visit.silences, SILENT_MOST)
+    visit.silences += 1
 
 
 def listed(inspection: Inspection) -> frozenset[str] | None:
