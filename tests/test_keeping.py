@@ -136,6 +136,15 @@ def test_what_has_ended_is_moot(bench: Bench, state: str) -> None:
     assert StandingRevoke.objects.get(uuid="b").moot_at is None
 
 
+def test_a_result_that_says_revoked_is_no_proof_and_the_revoke_stands(bench: Bench) -> None:
+    revoked(bench.now + 1, "a")
+    Task.objects.filter(uuid="a").update(state="REVOKED", known="inferred")
+    worker("w1", online_at=bench.now + 3, pid=2)
+    assert bench.look(5) == [("w1", ("a",))]
+    Task.objects.filter(uuid="a").update(known="seen")
+    assert bench.look(5) == [] and StandingRevoke.objects.get(uuid="a").moot_at == bench.now
+
+
 def test_a_lost_task_may_come_back_and_stands(bench: Bench) -> None:
     revoked(bench.now + 1, "a")
     Task.objects.filter(uuid="a").update(state="LOST")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from django.db import transaction
 from django.db.models import QuerySet
 
 from monitor.acts.kinds import KINDS, Fate, Row, Sight
@@ -24,6 +25,7 @@ from monitor.models import ControlRecord
 State, Outcome = BulkAct.State, ActTarget.Outcome
 EVERY, SHARE = 1.0, 4.0  # seconds between two looks at an act, or so many times what one takes
 PART = 500  # targets looked at together
+PARTS = 10  # of them written together
 # Sent, and more may still be heard of it.
 OPEN = (Outcome.SENT, Outcome.SILENT, Outcome.UNKNOWN, Outcome.REFUSED, Outcome.NOT)
 
@@ -82,12 +84,16 @@ class Settling:
     _due: dict[uuid.UUID, float] = field(default_factory=dict)  # monotonic
 
     def look(self, act: BulkAct, now: float) -> None:
-        began = time.monotonic()
-        if began < self._due.get(act.pk, 0.0):
+        if time.monotonic() < self._due.get(act.pk, 0.0):
             return
-        changed = False
-        for part in _parts(act):
-            changed |= self._settle(act, part, now)
+        # Of the processor: to wait for a lock that others hold is no reason to look less often.
+        began, changed = time.thread_time(), False
+        found: dict[Fate, list[int]] = {}
+        for number, part in enumerate(_parts(act), 1):
+            self._judge(act, part, found, now)
+            if number % PARTS == 0:
+                changed |= _write(found, now)
+        changed |= _write(found, now)
         if act.state == State.SETTLING:
             if now - (act.sent_at or now) > LONGEST:
                 changed |= self._let_go(act, now)
@@ -101,10 +107,12 @@ class Settling:
         if act.state == State.DONE:
             self._due.pop(act.pk, None)
         else:
-            took = time.monotonic() - began
-            self._due[act.pk] = began + took + max(EVERY, SHARE * took)
+            self._due[act.pk] = time.monotonic() + max(EVERY, SHARE * (time.thread_time() - began))
 
-    def _settle(self, act: BulkAct, part: Sequence[ActTarget], now: float) -> bool:
+    def _judge(
+        self, act: BulkAct, part: Sequence[ActTarget], found: dict[Fate, list[int]], now: float
+    ) -> None:
+        """Adds what is known now of those of which something else was known."""
         kind = KINDS[act.command]
         called = {one.target: kind.under(act, one.target) for one in part}
         rows = kind.rows(called.values())
@@ -112,7 +120,6 @@ class Settling:
             record.pk: _Look.of(record)
             for record in ControlRecord.objects.filter(pk__in={one.batch for one in part})
         }
-        found: dict[Fate, list[int]] = {}
         for one in part:
             name = called[one.target]
             look = looks.get(one.batch) if one.batch else None
@@ -120,11 +127,6 @@ class Settling:
             fate = kind.fate(sight)
             if (fate.outcome, fate.text[:500], fate.final) != (one.outcome, one.text, False):
                 found.setdefault(fate, []).append(one.pk)
-        for fate, keys in found.items():
-            for some in _slices(keys):
-                open_ = ActTarget.objects.filter(pk__in=some, settled_at=None)
-                mark(open_, fate.outcome, fate.text, now if fate.final else None)
-        return bool(found)
 
     def _let_go(self, act: BulkAct, now: float) -> bool:
         left = ActTarget.objects.filter(act=act, settled_at=None)
@@ -145,6 +147,19 @@ class _Look:
     def of(cls, record: ControlRecord) -> _Look:
         found = {str(one.get("target")): (one.get("seen"), str(one.get("text", ""))) for one in record.seen}
         return cls(record.completed_at, found, record.evidence)
+
+
+def _write(found: dict[Fate, list[int]], now: float) -> bool:
+    """All at once: on SQLite each statement of its own would wait for everybody else's writes."""
+    if not found:
+        return False
+    with transaction.atomic():
+        for fate, keys in found.items():
+            for some in _slices(keys):
+                open_ = ActTarget.objects.filter(pk__in=some, settled_at=None)
+                mark(open_, fate.outcome, fate.text, now if fate.final else None)
+    found.clear()
+    return True
 
 
 def _sight(one: ActTarget, row: Row | None, look: _Look | None, name: str, now: float) -> Sight:

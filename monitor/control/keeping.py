@@ -17,7 +17,7 @@ from django.db.models import QuerySet
 from monitor.control.commands import MOST_IDS, REVOKE, TERMINATE, Actor, Command, Refused
 from monitor.control.orders import Order
 from monitor.models import ControlRecord, StandingRevoke, Task, Worker
-from monitor.records import ENDED, LOST, STARTED
+from monitor.records import ENDED, LOST, REVOKED, STARTED
 
 KEEPER = Actor(None, "Umbel", "operator")
 # Seconds after which all workers are told again: they forget after 10,800 (CELERY_WORKER_REVOKE_EXPIRES).
@@ -30,6 +30,7 @@ RETRY_FIRST, RETRY_MOST = 1.0, 60.0
 ON_ITS_WAY = 2.0
 MOST = 50_000  # revokes that a worker remembers
 MOST_ENDS = 20  # tasks terminated in one look
+SEEN = "seen"  # of a task that is known by its events
 REMEMBERED = 10  # times that one was sent again, of each
 
 log = structlog.get_logger(__name__)
@@ -110,10 +111,13 @@ class Keeper:
         waiting: set[str] = set()
         over: list[str] = []
         for part in _parts(uuids):
-            for uuid, state, started_at in Task.objects.filter(uuid__in=part).values_list(
-                "uuid", "state", "started_at"
+            for uuid, state, started_at, known in Task.objects.filter(uuid__in=part).values_list(
+                "uuid", "state", "started_at", "known"
             ):
-                if state in ENDED and state != LOST:
+                if state == REVOKED and known != SEEN:
+                    # Workers write that result as soon as they are told: one that restarts runs it still.
+                    waiting.add(uuid)
+                elif state in ENDED and state != LOST:
                     over.append(uuid)
                 elif state != STARTED:
                     waiting.add(uuid)
