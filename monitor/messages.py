@@ -53,16 +53,14 @@ def find(broker: Broker, uuids: Collection[str], queues: Iterable[str]) -> dict[
     if broker.transport != "redis" or not uuids:
         return found
     client = broker.client()
-    wanted = {uuid.encode(): uuid for uuid in uuids}
+    wanted = frozenset(uuids)
     deadline, read = time.monotonic() + MOST_SECONDS, 0
 
     def take(raw: bytes, queue: str, waits: bool) -> None:
         nonlocal read
         read += len(raw)
-        for needle in wanted:
-            # Other messages may name it as well: as their root or their parent.
-            if needle in raw and (one := _found(raw, queue, waits)) and one.uuid in wanted.values():
-                found.setdefault(one.uuid, one)
+        if _id(raw, waits) in wanted and (one := _found(raw, queue, waits)):
+            found.setdefault(one.uuid, one)
 
     def is_over() -> bool:
         return len(found) == len(wanted) or read > MOST_BYTES or time.monotonic() > deadline
@@ -87,35 +85,54 @@ def find(broker: Broker, uuids: Collection[str], queues: Iterable[str]) -> dict[
             return found
 
 
-def place(broker: Broker, queue: str, uuid: str) -> tuple[int, int] | None:
-    """The place of a message in its queue from 1, the next to be taken, and how many wait there.
+def places(broker: Broker, queue: str, uuids: Collection[str]) -> dict[str, tuple[int, int]]:
+    """By id, the place of a message in its queue from 1, the next to be taken, and how many wait there.
 
-    None when it is not among the newest. Messages of a more urgent priority go first. Raises
+    Only the newest are looked through. Messages of a more urgent priority go first. Raises
     ``redis.RedisError``.
     """
     if broker.transport != "redis":
-        return None
-    client, needle, ahead, total = broker.client(), uuid.encode(), 0, 0
-    at: int | None = None
+        return {}
+    client, wanted = broker.client(), frozenset(uuids)
+    at: dict[str, int] = {}
+    total = 0
     for key in keys(broker, queue):
-        length: Any = client.llen(key)
-        if at is None:
-            part: Any = client.lrange(key, 0, NEWEST - 1)
-            place = next((n for n, raw in enumerate(part) if needle in raw and _is(raw, uuid)), None)
-            if place is None:
-                ahead += length
-            else:
-                at = ahead + length - place
+        with client.pipeline(transaction=True) as pipe:
+            pipe.llen(key)
+            pipe.lrange(key, 0, max(NEWEST, 2 * len(wanted)) - 1)
+            length, part = pipe.execute()
+        for number, raw in enumerate(part):
+            if (uuid := _id(raw, waits=True)) in wanted:
+                at[str(uuid)] = total + length - number
         total += length
-    return None if at is None else (max(1, at), max(total, at))
+    return {uuid: (place, total) for uuid, place in at.items()}
 
 
 NEWEST = 500  # messages of a list that are looked through
 
 
-def _is(raw: bytes, uuid: str) -> bool:
-    one = _found(raw, "", True)
-    return one is not None and one.uuid == uuid
+class _Ids(msgspec.Struct):
+    id: Any = None
+
+
+class _Head(msgspec.Struct):
+    """As much of a message as says whose it is."""
+
+    headers: _Ids
+
+
+_head = msgspec.json.Decoder(_Head)
+# As it lies in the hash: the message, its exchange, its routing key.
+_taken = msgspec.json.Decoder(tuple[_Head, Any, Any])
+
+
+def _id(raw: bytes, waits: bool) -> Any:
+    """The id of a message's task; other messages may name it as well, as their root or their parent."""
+    try:
+        found = _head.decode(raw).headers.id if waits else _taken.decode(raw)[0].headers.id
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def _found(raw: bytes, queue: str, waits: bool) -> Found | None:

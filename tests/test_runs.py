@@ -18,6 +18,8 @@ from monitor import broker as broker_module
 from monitor import control as engine
 from monitor.broker import Broker
 from monitor.control import Actor, Command, Message, Refused, perform
+from monitor.control.arriving import arrived
+from monitor.control.orders import Order
 from monitor.control.originals import agrees, original
 from monitor.control.routes import route
 from monitor.models import ControlRecord, SentTask, Task, Worker
@@ -339,3 +341,26 @@ def test_a_queue_that_no_event_told_is_that_of_a_worker_with_one() -> None:
     Worker.objects.filter(hostname="w@h").update(queues=["mail", "more"])
     found = original("one")
     assert found is not None and "queue it was sent to is not known" in found.why
+
+
+@pytest.mark.parametrize(
+    ("row", "seen", "text"),
+    [
+        ({"state": "SUCCESS", "started_at": 5.0}, True, "It ran on w@h: SUCCESS."),
+        ({"state": "FAILURE"}, True, "It ended before it began: FAILURE."),
+        ({"state": "STARTED"}, True, "It runs on w@h."),
+        ({"state": "RECEIVED"}, True, "w@h has taken it."),
+        ({"state": "RETRY"}, True, "w@h has taken it: RETRY."),
+        ({"state": "REVOKED", "expired": True}, False, "It expired before it was run."),
+        ({"state": "REVOKED"}, False, "A worker skipped it: it is revoked."),
+        ({"state": "PENDING", "worker": ""}, None, "No event of it has come yet."),
+    ],
+)
+def test_what_became_of_a_sent_task_is_told_by_its_row(
+    row: dict[str, Any], seen: bool | None, text: str
+) -> None:
+    message = Message("sent", "shop.add", "mail")
+    order = Order(Command("send_task", ("sent",), messages=(message,)), [], {}, messages=(message,))
+    task("sent", **row)
+    (finding,) = arrived(order, time.time(), {})
+    assert (finding.as_dict()["seen"], finding.text) == (seen, text)

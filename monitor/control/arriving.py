@@ -9,14 +9,14 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from monitor import messages
-from monitor.broker import Broker, current
+from monitor.broker import current
 from monitor.control.asking import Unreachable
 from monitor.control.commands import Message
 from monitor.control.inspecting import Seen, holders_of
 from monitor.control.orders import Order
 from monitor.control.verifying import Finding, Grade
 from monitor.models import Task, Worker
-from monitor.records import ENDED, LOST, RECEIVED, STARTED
+from monitor.records import ENDED, LOST, RECEIVED, REVOKED, STARTED
 
 # Seconds after sending from which on messages and workers are looked through, where no event has come.
 LOOK_AFTER = 1.5
@@ -44,6 +44,11 @@ def _by_events(message: Message, row: Task | None) -> Finding | None:
     """What events say; None when they do not say enough."""
     if row is None:
         return None
+    if row.state == REVOKED and not row.terminated:
+        why = "It expired before it was run" if row.expired else "A worker skipped it: it is revoked"
+        return Finding(message.uuid, Grade.NOT, f"{why}.")
+    if row.state in ENDED and row.state != LOST and row.started_at is None:
+        return Finding(message.uuid, Grade.SEEN, f"It ended before it began: {row.state}.")
     if row.state in ENDED and row.state != LOST:
         where = f" on {row.worker}" if row.worker else ""
         return Finding(message.uuid, Grade.SEEN, f"It ran{where}: {row.state}.")
@@ -75,7 +80,9 @@ def _elsewhere(open_: list[Message]) -> list[Finding]:
         ended = {one.uuid: one.state for one in broker.read_results(uuids)}
         hosts = sorted({host for one in open_ for host in consumers.get(one.queue, ())})
         held = holders_of(uuids, hosts) if hosts else {}
-        places = {one.uuid: messages.place(broker, one.queue, one.uuid) for one in open_}
+        places: dict[str, tuple[int, int]] = {}
+        for queue in {one.queue for one in open_}:
+            places |= messages.places(broker, queue, uuids)
     except (OSError, KombuError, RedisError, Unreachable) as error:
         why = f"No event of it came, and the broker cannot be asked: {broker.explain(error)}"
         return [Finding(one.uuid, Grade.UNKNOWN, why) for one in open_]
@@ -88,11 +95,11 @@ def _elsewhere(open_: list[Message]) -> list[Finding]:
         elif one.uuid in held:
             found.append(Finding(one.uuid, Grade.SEEN, f"{held[one.uuid]} holds it."))
         else:
-            found.append(Finding(one.uuid, Grade.HALF, _waits(broker, one, places[one.uuid], who)))
+            found.append(Finding(one.uuid, Grade.HALF, _waits(one, places.get(one.uuid), who)))
     return found
 
 
-def _waits(broker: Broker, message: Message, place: tuple[int, int] | None, who: list[str]) -> str:
+def _waits(message: Message, place: tuple[int, int] | None, who: list[str]) -> str:
     if place is not None:
         text = f"It waits in {message.queue}, at place {place[0]:,} of {place[1]:,}"
     else:
