@@ -38,6 +38,8 @@ RESIZE = {
     THREADS: "A threads pool keeps its size",
     SOLO: "A solo pool is always one",
 }
+SLOT = {PREFORK: "pool process", GEVENT: "slot"}
+SLOTS = {PREFORK: "pool processes", GEVENT: "slots"}
 TERMINATE = {
     PREFORK: "",
     SCALED: "",
@@ -58,7 +60,7 @@ def test_a_pool_grows_and_shrinks_or_says_why_not(cluster: Cluster, worker: str)
     record = proved(ask("pool_grow", worker, n=2))
     assert (record.effect, record.seen[0]["text"]) == (
         "verified",
-        f"{before} → {before + 2} pool processes",
+        f"{before} → {before + 2} {SLOTS[worker]}",
     ), record.evidence
     record = proved(ask("pool_shrink", worker, to=before))
     assert record.effect == "verified", record.evidence
@@ -76,7 +78,7 @@ def test_a_pool_that_can_shrink_keeps_one_and_refuses_the_last(cluster: Cluster,
     record = proved(ask("pool_shrink", worker, n=100))
     assert record.arguments == {"n": before - 1, "before": before, "to": 1, "asked": 100}
     assert record.effect == "verified", record.evidence
-    assert "one pool process left" in refused("pool_shrink", worker, n=1)
+    assert f"one {SLOT[worker]} left" in refused("pool_shrink", worker, n=1)
     assert proved(ask("pool_grow", worker, to=before)).effect == "verified"
 
 

@@ -33,6 +33,7 @@ Effect = ControlRecord.Effect
 REPLY_TIMEOUT = 2.0
 UNANSWERED = 0.2  # seconds to wait where no reply is due: it may still be an error
 VERIFY_WITHIN = 10.0
+LOOK_TIMEOUT = 1.0
 PAUSES = (0.1, 0.25, 0.5, 1.0)
 # Commands whose effect is looked for at once; past that they stay unverified.
 MOST_LOOKS = 64
@@ -238,7 +239,8 @@ def _look_until_seen(order: Order, sent_at: float) -> tuple[Verdict, dict[str, S
         seen: dict[str, Seen] = {}
         try:
             if workers:
-                seen = seen_on(workers, max(0.2, min(1.0, left)), kind.looks)
+                # Its whole time for the last look, too: cut short it would know less than the one before.
+                seen = seen_on(workers, LOOK_TIMEOUT, kind.looks)
         except Unreachable:
             log.info("The broker could not be asked while looking for the effect of a command.")
         verdict = judge(order, sent_at, seen)

@@ -55,7 +55,7 @@ def resize(command: Command) -> Order:
     size = pool_size(stats)
     if size is None:
         raise Refused(f"{worker} does not tell the size of its pool, so it cannot be resized safely.")
-    return Order(command, [], {}, before=size)
+    return Order(command, [], {}, before=size, processes=frozenset(processes(stats) or ()))
 
 
 def restart(command: Command) -> Order:
@@ -90,7 +90,8 @@ def clamp(order: Order, asked_at: float) -> Order:
     else:
         n = min(asked, size - 1)
         if n < 1:
-            left = "no pool process" if size < 1 else "one pool process"
+            # A greenlet is no process.
+            left = "no pool process" if size < 1 else "one pool process" if order.processes else "one slot"
             raise Refused(f"{worker} has {left} left; without one it would take tasks and run none.")
         order.before, order.to = size, size - n
     order.questions = [Question(order.command.name, {"n": n}, (worker,))]
@@ -150,7 +151,7 @@ def _size(order: Order, worker: str, seen: Mapping[str, Seen]) -> Finding:
     size = pool_size(seen[worker].stats) if worker in seen else None
     if size is None:
         return Finding(worker, Grade.UNKNOWN, "It did not answer when Umbel counted its pool processes.")
-    text = f"{order.before} → {size} pool processes"
+    text = f"{order.before} → {size} {'slots' if seen[worker].processes is None else 'pool processes'}"
     if size == order.to:
         return Finding(worker, Grade.SEEN, text)
     before, to = order.before or 0, order.to or 0
