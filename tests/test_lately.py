@@ -40,6 +40,7 @@ def test_acts_of_people_are_news_for_a_moment(otto: Any) -> None:
 
 def test_who_may_not_act_is_told_of_nobody(otto: Any) -> None:
     one = record(user=otto, reason="<b>why</b>")
+    fragments.load()
     region = fragments.named("others")
     for role, read_only, shown in (
         *(("viewer", False, False), ("operator", False, True), ("admin", False, True)),
@@ -101,13 +102,13 @@ def test_changes_of_users_are_in_the_audit_log(ada: Client, otto: Any) -> None:
     ada.post(f"/users/{otto.pk}/", {"change": "link"})
     assert said() == [
         ("ada", "user_add", ["mila"], {"role": "viewer"}),
-        ("ada", "user_role", ["otto"], {"role": "admin", "was": "operator"}),
+        ("ada", "user_role", ["otto"], {"to": "admin", "from": "operator"}),
         ("ada", "user_deactivate", ["otto"], {}),
         ("ada", "user_activate", ["otto"], {}),
         ("ada", "user_link", ["otto"], {}),
     ]
     html = ada.get("/audit/?what=user_role").content.decode()
-    assert "Change role of <b>otto</b> (role admin, was operator)" in html
+    assert "Change role of <b>otto</b> (to admin, from operator)" in html
     page = ada.get(f"/audit/{ControlRecord.objects.get(command='user_role').pk}/").content.decode()
     assert "Change role of otto" in page and "answered" not in page[page.index("<main") :].split("Facts")[0]
 

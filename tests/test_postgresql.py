@@ -86,7 +86,6 @@ SETS = {
                 "task_page",
                 "overview",
                 "feed",
-                "audit",
                 "workers_page",
                 "accounts",
             )
@@ -99,6 +98,7 @@ SETS = {
         for name in ("worker_page", "task_controls", "worker_controls", "access", "control", "bands", "runs")
     ],
     "acts": [f"tests/test_{name}.py" for name in ("acts", "act_pages", "keeping")],
+    "people": [f"tests/test_{name}.py" for name in ("audit", "notes", "thresholds", "lately")],
     "programs": [f"tests/test_{name}.py" for name in ("api", "api_search", "settings_page", "pairs")],
 }
 

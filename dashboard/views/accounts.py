@@ -161,7 +161,7 @@ def _change(request: HttpRequest, person: User, change: str, role: str) -> None:
         before = ", ".join(person.groups.order_by("name").values_list("name", flat=True)) or "none"
         access.set_role(person, role)
         if before != role:
-            _keep("user_role", person, request, role=role, was=before)
+            _keep("user_role", person, request, **{"to": role, "from": before})
     elif change in ("activate", "deactivate"):
         before_active, person.is_active = person.is_active, change == "activate"
         person.save(update_fields=["is_active"])
