@@ -372,6 +372,40 @@ def test_a_terminate_is_settled_by_the_look_and_by_late_events(bench: Bench) -> 
     assert act.state == "done" and why(act, "t1") == "Still active."
 
 
+def settling(many: int) -> list[BulkAct]:
+    """Acts on tasks that wait for weeks, one task each."""
+    now = time.time()
+    uuids = tasks(many, prefix="far")
+    acts = BulkAct.objects.bulk_create(
+        BulkAct(
+            state="settling", username="mila", role="operator", command="revoke", count=1,
+            read_at=now, at=now, send_at=now - 500, batch_at=now - 500, sent_at=now - 500,
+        )
+        for _ in uuids
+    )  # fmt: skip
+    ActTarget.objects.bulk_create(
+        ActTarget(act=act, place=0, target=uuid, was="PENDING", run=0.0, outcome="sent", batch=act.pk)
+        for act, uuid in zip(acts, uuids, strict=True)
+    )
+    return acts
+
+
+@pytest.mark.parametrize("hold", [0, 5])
+def test_a_new_act_is_sent_to_its_end_however_many_others_still_settle(bench: Bench, hold: float) -> None:
+    settling(120)
+    act = made(tasks(600), hold=hold)
+    bench.until_settling(act)
+    assert sum(len(one.targets) for one in bench.sent) == 600
+
+
+def test_each_of_many_that_settle_gets_its_look(bench: Bench) -> None:
+    acts = settling(250)
+    Task.objects.filter(uuid__startswith="far").update(state="REVOKED", known="seen")
+    for _ in range(3):
+        bench.acts.look()  # within one second: nobody gets a second look before all have had one
+    assert {act.state for act in BulkAct.objects.filter(pk__in=[one.pk for one in acts])} == {"done"}
+
+
 def test_what_is_never_heard_of_again_ends_the_act_all_the_same(bench: Bench) -> None:
     act = made(tasks(1))
     bench.until_settling(act)

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import structlog
 from django.db import DatabaseError, connections, transaction
+from django.db.models import F
 
 from monitor.acts import making
 from monitor.acts.kinds import KINDS, ActKind
@@ -32,7 +33,7 @@ RATE = 500.0  # ids a second: a worker takes half a millisecond for each
 RESUME_WITHIN = making.DRAFT_LIFE
 # Seconds after which a batch without an answer is not on its way any more.
 GRACE = 15.0
-AT_ONCE = 100  # acts looked at
+AT_ONCE = 100  # acts that settle looked at, and old ones forgotten
 TIDY_EVERY = 60.0
 KEPT_DAYS = 365.0
 MOST_TARGETS = 1_000_000  # kept in all; the oldest acts go first
@@ -75,7 +76,7 @@ class Acts:
             raise
 
     def _look(self, now: float) -> float:
-        acts = list(BulkAct.objects.filter(state__in=_OPEN).order_by("batch_at", "send_at")[:AT_ONCE])
+        acts = self._open()
         if not self._began:
             self._began = now
             for act in acts:
@@ -98,6 +99,15 @@ class Acts:
             self._next_tidy = now + TIDY_EVERY
             tidy(now)
         return pause
+
+    def _open(self) -> list[BulkAct]:
+        """All that is not sent yet; of those that settle, which may be for weeks, the next in turn."""
+        # PostgreSQL sorts NULL last: what was never begun would be the last to be.
+        turn = F("batch_at").asc(nulls_first=True), "send_at"
+        unsent = list(BulkAct.objects.filter(state__in=(State.HELD, State.SENDING)).order_by(*turn))
+        settling = BulkAct.objects.filter(state=State.SETTLING)
+        due = self._settling.due(settling.order_by("sent_at").values_list("pk", flat=True), AT_ONCE)
+        return unsent + list(settling.filter(pk__in=due))
 
     def _resume(self, act: BulkAct, now: float) -> None:
         """What was open when Umbel stopped. A hold that nobody could see begins anew; the old is let go."""
@@ -270,7 +280,6 @@ class Claim:
 
 
 _UNKNOWN = "Umbel stopped while this batch was on its way: it may have been sent, and is not sent again."
-_OPEN = (State.HELD, State.SENDING, State.SETTLING)
 
 
 def tidy(now: float) -> None:

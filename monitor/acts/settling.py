@@ -83,6 +83,12 @@ class Settling:
 
     _due: dict[uuid.UUID, float] = field(default_factory=dict)  # monotonic
 
+    def due(self, acts: Iterable[uuid.UUID], most: int) -> list[uuid.UUID]:
+        """Those of which a look is due, the one that has waited longest first."""
+        now = time.monotonic()
+        late = [pk for pk in acts if self._due.get(pk, 0.0) <= now]
+        return sorted(late, key=lambda pk: self._due.get(pk, 0.0))[:most]
+
     def look(self, act: BulkAct, now: float) -> None:
         if time.monotonic() < self._due.get(act.pk, 0.0):
             return
