@@ -285,6 +285,9 @@ def test_abort_says_what_it_does_not_do(sent: Sent) -> None:
 def test_a_stamp_is_typed_or_chosen(sent: Sent) -> None:
     worker()
     client = signed_in("operator")
+    waits_there()
+    assert 'href="/tasks/revoke-stamped/"' in client.get("/tasks/").content.decode()
+    assert "revoke-stamped" not in signed_in("viewer").get("/tasks/").content.decode()
     html = client.get("/tasks/revoke-stamped/?header=tenant&value=42").content.decode()
     assert "It cannot be taken back." in html and 'value="tenant"' in html
     assert "waiting messages (the broker did not answer" in html
@@ -313,6 +316,15 @@ def test_steps_are_refused_with_their_reason_and_for_one_task_alone(sent: Sent) 
     said = client.post("/tasks/terminate/", {"uuid": "runs", "signal": "STEPS", "wait": "soon"})
     assert "is no number of seconds" in said.content.decode()
     assert not Ladder.objects.exists() and not sent.commands
+
+
+def test_who_may_not_do_one_of_the_steps_may_not_climb(sent: Sent, settings: Any) -> None:
+    broker.configure(Broker("redis://127.0.0.1:1/0", result_backend="redis://127.0.0.1:1/0"))
+    worker(registered=["shop.nap [is_aborted=<bound method>]"])
+    running()
+    settings.UMBEL_PERMISSIONS = {"abort": "admin"}
+    said = signed_in("operator").post("/tasks/terminate/", {"uuid": "runs", "signal": "STEPS"})
+    assert said.status_code == 403 and not Ladder.objects.exists()
 
 
 def test_steps_under_way_are_seen_by_all_and_withdrawn_by_an_operator(sent: Sent, settings: Any) -> None:

@@ -107,7 +107,7 @@ def _climb(request: HttpRequest) -> HttpResponse:
     except ValueError:
         raise Refused(f"{typed!r} is no number of seconds between two steps. Nothing was sent.") from None
     command = Command("terminate", targets, {"signal": STEPS}, reason=reason(request))
-    admit(request, command, "terminate")
+    admit(request, command, "terminate", *queries.commands(targets[0]))
     return _climbing(request, ladders.start(targets[0], wait, actor(request), reason(request)))
 
 

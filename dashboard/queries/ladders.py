@@ -8,7 +8,7 @@ from typing import Any
 from dashboard.queries.blast import Hit
 from monitor.control import Plan, ladders, plan
 from monitor.control.ladders import Rung
-from monitor.models import Ladder, Worker
+from monitor.models import Ladder, Task, Worker
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,14 @@ def shown(ladder: Ladder) -> Shown:
 def of(uuid: str) -> list[Shown]:
     """Of one task, the newest first; those that are over stay to be seen."""
     return [shown(ladder) for ladder in ladders.of(uuid)]
+
+
+def commands(uuid: str) -> list[str]:
+    """What its steps would be beside a terminate: whoever may not do that may not climb."""
+    task = Task.objects.filter(uuid=uuid).first()
+    found = plan(task, Worker.objects.filter(hostname=task.worker).first()) if task else None
+    also = {ladders.BACKEND: "abort", ladders.HERE: "signal_process"}
+    return sorted({also[rung.by] for rung in found.rungs if rung.by in also}) if found else []
 
 
 def steps(hit: Hit) -> dict[str, Any]:
