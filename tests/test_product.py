@@ -104,19 +104,19 @@ def test_autoscale_is_set_where_it_is_on_and_refused_where_it_is_not(
 ) -> None:
     page = signed_in()
     _open_worker(page, "auto")
-    page.get_by_label("Most").fill("4")
+    page.get_by_label("Most", exact=True).fill("4")
     page.get_by_label("Least").fill("2")
     page.get_by_role("button", name="Set limits").click()
     expect(page.locator("#toasts")).to_contain_text("verified", timeout=15000)
     stats = shop(product.broker).control.inspect([product.hostname("auto")], timeout=2).stats()
     scaler = stats[product.hostname("auto")]["autoscaler"]
     assert (scaler["max"], scaler["min"]) == (4, 2)
-    page.get_by_label("Most").fill("1")
+    page.get_by_label("Most", exact=True).fill("1")
     page.get_by_role("button", name="Set limits").click()
     expect(page.locator("#toasts")).to_contain_text("The least (2) is over the most (1)")
     _open_worker(page, "thr")
     expect(page.locator("main")).to_contain_text("was started without --autoscale")
-    expect(page.get_by_label("Most")).to_be_disabled()
+    expect(page.get_by_label("Most", exact=True)).to_be_disabled()
     expect(page.get_by_role("textbox", name="Size")).to_be_disabled()
 
 
