@@ -93,17 +93,27 @@ def entitled(where: Any, command: str) -> Can:
     return Can(True) if allows(held, needed) else Can(False, f"Needs the {needed} role")
 
 
-def may(where: Any, command: str, targets: Sequence[str] = ()) -> Can:
-    """Whether this command may be given, and if not, why.
+def may(where: Any, command: str, targets: Sequence[str] = (), also: Sequence[str] = ()) -> Can:
+    """Whether this command may be given, with those in ``also`` that it carries, and if not, why.
 
     A page is drawn once for all of a role: its buttons go by the role. A request has a sender, of whom the
     site's own rule is asked as well: once for the dialog of a command, and once for the command.
     """
-    can = entitled(where, command)
-    if can.allowed and isinstance(where, HttpRequest):
-        refusal = permissions.refused_by_rule(where.user, command, targets)
-        return Can(not refusal, refusal)
-    return can
+    for name in (command, *also):
+        can = entitled(where, name)
+        if not can.allowed:
+            return can
+    if isinstance(where, HttpRequest):
+        return _by_rule(where.user, (command, *also), targets)
+    return Can(True)
+
+
+def _by_rule(user: Any, commands: Sequence[str], targets: Sequence[str]) -> Can:
+    """What the site's own rule says to all of these. To many at once is no command of its own."""
+    for name in commands:
+        if name != "bulk" and (refusal := permissions.refused_by_rule(user, name, targets)):
+            return Can(False, refusal)
+    return Can(True)
 
 
 def may_change_note(where: Any, author: int | None) -> bool:

@@ -24,6 +24,15 @@ OWN = (
 # Every command has a name here; without a setting an operator may give it.
 COMMANDS: Mapping[str, str] = dict.fromkeys((*KINDS, *OWN), OPERATOR)
 
+# What these send needs its own permission, too.
+_CARRIED: Mapping[str, tuple[str, ...]] = {
+    names.SHRINK_WHEN_FREE: (names.SHRINK,),
+    names.DRAIN: (names.CANCEL_CONSUMER,),
+    names.END_DRAIN: (names.ADD_CONSUMER,),
+}
+# Arguments with which a command ends tasks that run.
+_ENDING = {names.REVOKE: "if_started", names.REVOKE_STAMPED: "signal"}
+
 NO_REASON, ASKED, REQUIRED = "none", "asked", "required"
 LEVELS = (NO_REASON, ASKED, REQUIRED)
 # A reason that is asked for may be left out.
@@ -41,6 +50,14 @@ def needed(command: str) -> str:
     """The role that a command needs, or ``NOBODY``. What has no name here is for admins alone."""
     given: Mapping[str, str] = settings.UMBEL_PERMISSIONS
     return given.get(command) or COMMANDS.get(command, ADMIN)
+
+
+def named(command: str, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    """Every permission that a command needs: its own, then those of the commands inside it."""
+    if command == "retry":  # of many; each is sent as a task
+        return (names.SEND,)
+    ends = arguments.get(_ENDING.get(command, ""))
+    return (command, *_CARRIED.get(command, ()), *((names.TERMINATE,) if ends else ()))
 
 
 def reason_for(*commands: str) -> str:

@@ -11,9 +11,11 @@ from django.urls import URLPattern
 
 from dashboard import access, permissions, process
 from dashboard.fragments import Page
+from dashboard.queries import ladders as queries_of_ladders
 from monitor import control as engine
 from monitor.acts.models import BulkAct
 from monitor.control.kinds import KINDS
+from monitor.control.ladders import BACKEND, HERE, Plan, Rung
 from monitor.models import ControlRecord, Task, Worker
 from tests.test_access import PATTERNS, address
 from tests.test_task_controls import Sent, running
@@ -156,6 +158,50 @@ def test_buttons_are_off_with_the_reason_and_each_role_has_its_own_page(
     assert people["admin"].get(terminate).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "given"),
+    [
+        ("/tasks/revoke/", {"uuid": "a", "if_started": "SIGKILL"}),
+        ("/tasks/revoke/", {"uuid": "a", "if_started": "SIGKILL", "hold": "5"}),
+        ("/tasks/revoke-stamped/", {"header": "tenant", "value": "42", "signal": "SIGKILL"}),
+    ],
+)
+def test_what_ends_running_tasks_needs_the_permission_to_terminate(
+    path: str, given: dict[str, str], people: dict[str, Client], sent: Sent, settings: Any
+) -> None:
+    settings.UMBEL_PERMISSIONS = {"terminate": "admin"}
+    waiting("a")
+    assert people["operator"].post(path, given).status_code == 403
+    assert not sent.commands and not BulkAct.objects.exclude(state="draft").exists()
+    refused = ControlRecord.objects.get()
+    assert (refused.effect, refused.evidence) == ("refused", "Needs the admin role")
+    shown = {role: client.get(path, {"uuid": "a"}).content.decode() for role, client in people.items()}
+    assert "SIGKILL" in shown["admin"] and "SIGKILL" not in shown["operator"]
+    harmless = given | {"if_started": "", "signal": ""}
+    assert people["operator"].post(path, harmless).status_code == 302
+    assert people["admin"].post(path, given).status_code == 302
+
+
+@pytest.mark.usefixtures("worker")
+def test_step_by_step_needs_the_permission_of_each_step(
+    people: dict[str, Client], sent: Sent, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running()
+    steps = (Rung("abort", BACKEND), Rung("SIGUSR1"), Rung("SIGTERM", HERE))
+    monkeypatch.setattr(queries_of_ladders, "plan", lambda *_: Plan(steps))
+    post = {"uuid": "runs", "signal": "STEPS"}
+    for name in ("abort", "terminate", "signal_process"):
+        settings.UMBEL_PERMISSIONS = {name: "admin"}
+        answer = people["operator"].post("/tasks/terminate/", post)
+        assert answer.status_code == 403 and "eeds the admin role" in answer.content.decode(), name
+        if name != "terminate":
+            assert "STEPS" not in people["operator"].get("/tasks/terminate/?uuid=runs").content.decode()
+        # Whether there are such steps is looked at only then.
+        assert people["admin"].post("/tasks/terminate/", post).status_code == 409, name
+    settings.UMBEL_PERMISSIONS = {}
+    assert 'value="STEPS"' in people["operator"].get("/tasks/terminate/?uuid=runs").content.decode()
+
+
 # A site's own rule
 
 asked: list[tuple[str, str, tuple[str, ...]]] = []
@@ -202,6 +248,24 @@ def test_a_sites_own_rule_is_asked_once_a_command_and_by_name(
     people["operator"].get("/tasks/runs/")
     assert people["viewer"].post("/tasks/revoke/", {"uuid": "a"}).status_code == 403
     assert own_rule == [], "pages go by the role, and who has not the role is not asked about"
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize(
+    ("path", "given", "names"),
+    [
+        ("drain/begin/", {}, ["drain", "cancel_consumer"]),
+        ("drain/undo/", {}, ["end_drain", "add_consumer"]),
+        ("when-free/", {"size": "2"}, ["shrink_when_free", "pool_shrink"]),
+    ],
+)
+def test_the_rule_is_asked_of_what_is_sent_later_and_step_by_step(
+    path: str, given: dict[str, str], names: list[str], people: dict[str, Client], own_rule: list[Any]
+) -> None:
+    will_answer("Not this worker.", True)
+    answer = people["operator"].post(f"/workers/1/{path}", given)
+    assert answer.status_code == 403 and "Not this worker." in answer.content.decode()
+    assert own_rule == [("operator", name, ("w@h",)) for name in names]
 
 
 def waiting(*uuids: str) -> None:

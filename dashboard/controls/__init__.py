@@ -75,9 +75,9 @@ def control(*commands: str, asks: bool = False) -> Callable[[View[P]], View[P]]:
     return decorate
 
 
-def allowed(request: HttpRequest, command: str, targets: Sequence[str]) -> None:
+def allowed(request: HttpRequest, command: str, targets: Sequence[str], *also: str) -> None:
     """Raises ``NotAllowed`` when the sender may not do this to these: for what is shown before it is sent."""
-    can = access.may(request, command, targets)
+    can = access.may(request, command, targets, also)
     if not can.allowed:
         raise NotAllowed(can.reason)
 
@@ -88,8 +88,7 @@ def admit(request: HttpRequest, command: Command, name: str, *also: str) -> None
     ``name`` is the permission, beside those in ``also``; the command is what a refusal is recorded as.
     """
     _has_reason(command, name, *also)
-    can = next((no for one in also if not (no := access.entitled(request, one)).allowed), None)
-    can = can or access.may(request, name, command.targets)
+    can = access.may(request, name, command.targets, also)
     if not can.allowed:
         engine.refuse(command, actor(request), can.reason)
         raise NotAllowed(can.reason)
@@ -98,7 +97,7 @@ def admit(request: HttpRequest, command: Command, name: str, *also: str) -> None
 def send(request: HttpRequest, commands: Sequence[Command]) -> HttpResponse:
     """Performs the commands as the sender of the request and answers with what came of them."""
     for command in commands:
-        _has_reason(command, command.name)
+        _has_reason(command, *permissions.named(command.name, command.arguments))
     records: list[ControlRecord] = []
     earlier: list[ControlRecord] = []
     refusals: list[str] = []
@@ -107,7 +106,8 @@ def send(request: HttpRequest, commands: Sequence[Command]) -> HttpResponse:
     for command in commands:
         # Of a task that is sent its name says more than the id that it will have.
         about = tuple(message.name for message in command.messages) or command.targets
-        can = access.may(request, command.name, about)
+        name, *also = permissions.named(command.name, command.arguments)
+        can = access.may(request, name, about, also)
         if not can.allowed:
             engine.refuse(command, actor(request), can.reason)
             refusals.append(can.reason)

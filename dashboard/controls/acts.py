@@ -10,7 +10,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 
-from dashboard import access
+from dashboard import access, permissions
 from dashboard.controls import NotAllowed, actor, admit, allowed, control, reason
 from dashboard.forms.tasks import task_filter
 from dashboard.forms.workers import pool_number
@@ -27,11 +27,6 @@ NO_REASON = "none given"  # where the settings require none
 HOLDS = (0, 5, 10, 20, 30)
 # Commands of the workers' page, by their word in the URL.
 OF_WORKERS = {"drain": "drain", "shutdown": "shutdown", "restart-pool": "pool_restart", "grow": "pool_grow"}
-
-
-# Acts on many whose permission has another name, and those that need one more.
-PERMISSIONS = {"retry": "send_task"}
-ALSO = {"drain": ("cancel_consumer",)}
 
 
 def propose(request: HttpRequest, command: str, uuids: Sequence[str], everything: str = "") -> HttpResponse:
@@ -89,7 +84,7 @@ def confirm(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     why = reason(request)
     if draft is not None and draft.state == BulkAct.State.DRAFT:
         command = Command(draft.command, tuple(draft.targets(draft.count)), arguments, reason=why)
-        admit(request, command, _permission(draft.command), "bulk", *ALSO.get(draft.command, ()))
+        admit(request, command, *permissions.named(draft.command, draft.arguments), "bulk")
     hold = request.POST.get("hold", str(settings.UMBEL_BULK_HOLD))
     act = making.confirm(pk, actor(request), arguments, reason=why or NO_REASON, hold=making.hold_of(hold))
     return answer(request, act)
@@ -116,7 +111,7 @@ def hold_one(
         raise Refused(f"Nothing to {command}: {spared[0][1] if spared else 'nothing was selected'}.")
     why = reason(request)
     one = Command(command, tuple(row.target for row in found.targets), dict(arguments), reason=why)
-    admit(request, one, _permission(command))
+    admit(request, one, *permissions.named(command, arguments))
     act = making.draft(command, found, actor(request), arguments)
     return making.confirm(act.pk, actor(request), arguments, reason=why or NO_REASON, hold=held(request))
 
@@ -143,7 +138,7 @@ def _ask(
         "act": act,
         "shown": queries.Shown(act) if act else None,
         "command": command,
-        "permission": _permission(command),
+        "permission": permissions.named(command, {})[0],
         "what": kind.what,
         "sample": queries.sample(act) if act else [],
         "spared": spared,
@@ -169,15 +164,12 @@ def holds(default: int) -> list[int]:
 
 def _allowed(request: HttpRequest, command: str, found: List) -> None:
     """Raises ``NotAllowed`` when the sender may not do this, or nothing to many."""
-    for name in ("bulk", _permission(command), *ALSO.get(command, ())):
+    names = permissions.named(command, {})
+    for name in ("bulk", *names):
         if not (can := access.entitled(request, name)).allowed:
             raise NotAllowed(can.reason)
     if found.targets:
-        allowed(request, _permission(command), [row.target for row in found.targets])
-
-
-def _permission(command: str) -> str:
-    return PERMISSIONS.get(command, command)
+        allowed(request, names[0], [row.target for row in found.targets], *names[1:])
 
 
 def _bounded(count: int, what: str) -> None:

@@ -67,18 +67,18 @@ def of(uuid: str) -> list[Shown]:
     return [shown(ladder) for ladder in ladders.of(uuid)]
 
 
-def commands(uuid: str) -> list[str]:
-    """What its steps would be beside a terminate: whoever may not do that may not climb."""
-    task = Task.objects.filter(uuid=uuid).first()
-    found = plan(task, Worker.objects.filter(hostname=task.worker).first()) if task else None
-    also = {ladders.BACKEND: "abort", ladders.HERE: "signal_process"}
-    return sorted({also[rung.by] for rung in found.rungs if rung.by in also}) if found else []
-
-
 def steps(hit: Hit) -> dict[str, Any]:
     """For the dialog: the steps of its one task, or why there are none."""
     if len(hit.targets) != 1:
         return {}
-    task = hit.targets[0].row.task
-    found: Plan = plan(task, Worker.objects.filter(hostname=task.worker).first())
-    return {"steps": found, "wait": ladders.WAIT}
+    return {"steps": _plan(hit.targets[0].row.task), "wait": ladders.WAIT}
+
+
+def commands(uuid: str = "") -> tuple[str, ...]:
+    """What its steps would send: whoever may not do that may not climb."""
+    task = Task.objects.filter(uuid=uuid).first()
+    return tuple(dict.fromkeys(rung.command for rung in _plan(task).rungs)) if task is not None else ()
+
+
+def _plan(task: Task) -> Plan:
+    return plan(task, Worker.objects.filter(hostname=task.worker).first())

@@ -42,6 +42,10 @@ class Rung:
     by: str = CELERY
 
     @property
+    def command(self) -> str:
+        return {BACKEND: ABORT, HERE: SIGNAL_PROCESS}.get(self.by, TERMINATE)
+
+    @property
     def words(self) -> str:
         return {BACKEND: "abort", HERE: f"{self.do} to its process, from this machine"}.get(self.by, self.do)
 
@@ -189,18 +193,18 @@ class Climber:
     def _do(self, ladder: Ladder, rung: Rung) -> tuple[str, str]:
         """The record's id and what came of sending it; no id when it was refused."""
         arguments: Mapping[str, Any] = {"signal": rung.do}
-        name = TERMINATE
         if rung.by == BACKEND:
-            name, arguments = ABORT, {}
+            arguments = {}
         elif rung.by == HERE:
             if ladder.pid is None or ladder.began is None:
                 return "", "its process was not known when this began"
-            name = SIGNAL_PROCESS
             arguments = {"signal": rung.do, "pid": ladder.pid, "began": ladder.began}
         reason = f"Step {ladder.step + 1} of {len(ladder.rungs)}. {ladder.reason}".strip()
         actor = Actor(ladder.user_id, ladder.username, ladder.role, ladder.address)
         try:
-            record = self.perform(Command(name, (ladder.uuid,), dict(arguments), reason=reason), actor)
+            record = self.perform(
+                Command(rung.command, (ladder.uuid,), dict(arguments), reason=reason), actor
+            )
         except Refused as refusal:
             return "", f"not sent. {refusal}"
         replies = [f"{reply['worker']}: {reply['text'] or reply['outcome']}" for reply in record.replies]
