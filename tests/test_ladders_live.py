@@ -40,6 +40,11 @@ def process_of(uuid: str) -> int:
     return pid
 
 
+def commands() -> list[ControlRecord]:
+    """What was sent, without what was noted."""
+    return list(ControlRecord.objects.filter(sent_at__isnull=False).order_by("at"))
+
+
 def climb(ladder: Ladder, timeout: float = 25.0, climber: Climber | None = None) -> Ladder:
     climber = climber or Climber(perform)
 
@@ -96,7 +101,14 @@ def test_it_stops_at_the_step_that_ends_the_task(cluster: Cluster) -> None:
     done = climb(ladder)
     assert (done.gone, done.step) == (True, 2), (done.log, done.outcome)
     assert done.outcome == f"Its process {pid} is gone."
-    records = list(ControlRecord.objects.order_by("at"))
+    asked = ControlRecord.objects.get(sent_at=None)
+    assert (asked.command, asked.arguments, asked.reason) == (
+        "terminate",
+        {"signal": "STEPS"},
+        "stuck since noon",
+    )
+    assert "2 s between two, until it is gone: SIGUSR1, then SIGTERM to its process" in asked.evidence
+    records = commands()
     assert [(one.command, one.username) for one in records] == [
         ("terminate", "ada"),
         ("signal_process", "ada"),
@@ -115,7 +127,7 @@ def test_a_task_that_ends_by_the_first_step_is_hit_no_more(cluster: Cluster) -> 
     assert (done.gone, done.step, len(done.log)) == (True, 1, 1), done.log
     # The process went on with its life.
     assert lives(pid, start)
-    assert ControlRecord.objects.count() == 1
+    assert len(commands()) == 1
 
 
 def test_one_that_swallows_all_but_sigkill_is_killed(cluster: Cluster) -> None:
@@ -131,7 +143,7 @@ def test_a_restart_of_umbel_goes_on_where_it_was_and_repeats_nothing(cluster: Cl
     assert Ladder.objects.get(pk=ladder.pk).step == 1
     done = climb(ladder, 30, Climber(perform))
     assert (done.gone, done.step) == (True, 3)
-    sent = [one.arguments.get("signal") for one in ControlRecord.objects.order_by("at")]
+    sent = [one.arguments.get("signal") for one in commands()]
     assert sent == ["SIGUSR1", "SIGTERM", "SIGKILL"]
 
 
@@ -145,7 +157,7 @@ def test_withdrawn_it_does_no_further_step(cluster: Cluster) -> None:
         ladders.withdraw(ladder.pk, OPERATOR)
     # However late it is, no step is due.
     assert Climber(perform, lambda: time.time() + 600).look() == 0
-    assert ControlRecord.objects.count() == 1
+    assert len(commands()) == 1
     wait_until(lambda: state_of(uuid) == "SUCCESS", 20)
 
 
@@ -174,7 +186,7 @@ def test_where_no_second_step_exists_it_is_said_and_refused(cluster: Cluster) ->
         ladders.start(uuid, 5, Actor(None, "vera", "viewer"), "")
     with pytest.raises(Refused, match="out of bounds"):
         ladders.start(uuid, 0, OPERATOR, "")
-    assert not Ladder.objects.exists() and not ControlRecord.objects.exists()
+    assert not Ladder.objects.exists() and not commands()
 
 
 def test_only_the_process_that_was_meant_is_signalled(cluster: Cluster) -> None:

@@ -316,6 +316,8 @@ def test_steps_are_refused_with_their_reason_and_for_one_task_alone(sent: Sent) 
     said = client.post("/tasks/terminate/", {"uuid": "runs", "signal": "STEPS", "wait": "soon"})
     assert "is no number of seconds" in said.content.decode()
     assert not Ladder.objects.exists() and not sent.commands
+    asked = ControlRecord.objects.get(effect="refused")
+    assert (asked.command, asked.username, asked.arguments) == ("terminate", "operator", {"signal": "STEPS"})
 
 
 def test_who_may_not_do_one_of_the_steps_may_not_climb(sent: Sent, settings: Any) -> None:
@@ -350,3 +352,8 @@ def test_steps_under_way_are_seen_by_all_and_withdrawn_by_an_operator(sent: Sent
     assert (one.outcome, one.gone) == ("Withdrawn by operator.", None)
     assert "Withdrawn by operator." in client.get("/tasks/runs/").content.decode()
     assert "had ended before" in client.post(f"/tasks/steps/{one.pk}/withdraw/").content.decode()
+    done, vain = ControlRecord.objects.order_by("at")
+    assert (done.command, done.username, done.targets) == ("withdraw", "operator", ["runs"])
+    assert "1 of 2 steps had been sent" in done.evidence and vain.effect == "refused"
+    assert "the steps for a task" in client.get("/audit/").content.decode()
+    assert client.get(f"/audit/{done.pk}/").status_code == 200

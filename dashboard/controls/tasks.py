@@ -98,7 +98,7 @@ def revoke_stamped(request: HttpRequest) -> HttpResponse:
 
 
 # The value of the choice that is no signal.
-STEPS = "STEPS"
+STEPS = ladders.STEPS
 
 
 def _climb(request: HttpRequest) -> HttpResponse:

@@ -11,6 +11,7 @@ from operator import or_
 
 from django.db.models import Count, Q, QuerySet
 
+from monitor.control.ladders import STEPS
 from monitor.models import ControlRecord, Task, Worker
 
 ROWS = 50
@@ -116,14 +117,16 @@ class Shown:
     @property
     def on_act(self) -> bool:
         """Its one target is an act on many."""
-        return self.record.command in _ACTS
+        return self.record.command in _ACTS and "what" not in self.record.arguments
 
     @property
     def object(self) -> str:
         """ "3 tasks", "imports@prod-g1"."""
         targets = self.record.targets
         if self.record.command in _ACTS:
-            return str(self.record.arguments.get("act", "an act"))
+            what = {"steps": "the steps for a task", "stamp": f"the stamp {' '.join(map(str, targets))}"}
+            given = self.record.arguments
+            return what.get(given.get("what", "")) or str(given.get("act", "an act"))
         if not targets:
             return "nothing named"
         if self.on_tasks:
@@ -165,7 +168,7 @@ class Shown:
             "verified": f"{what}, verified",
             "partly": f"{what}, partly",
             "none": f"{self.verb} {self.object}: no effect",
-            "noted": what,
+            "noted": f"{doing} {self.object}" if self.on_tasks else what,
         }.get(effect, f"{self.verb} {self.object}: not confirmed")
 
     @property
@@ -258,7 +261,7 @@ class Entries:
 
 def _said(name: str, value: object) -> str:
     if name == "signal":
-        return str(value)
+        return "step by step" if value == STEPS else str(value)
     if name == "of":
         return f"again for {str(value)[:8]}"
     if name == "arguments":

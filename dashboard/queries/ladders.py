@@ -50,9 +50,9 @@ class Shown:
 
 def shown(ladder: Ladder) -> Shown:
     """As it is now."""
-    steps = []
+    steps, told = [], ladders.told(ladder)
     for number, rung in enumerate(ladder.rungs):
-        done = ladder.log[number] if number < len(ladder.log) else {}
+        done = told.get(number, {})
         is_next = number == ladder.step and ladder.ended_at is None
         at, text, record = done.get("at"), str(done.get("text", "")), str(done.get("record", ""))
         words = Rung(**rung).words

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
+from django.db import transaction
 
 from monitor.control import here
 from monitor.control.aborting import can_abort, is_abortable
@@ -20,15 +21,22 @@ from monitor.control.asking import Unreachable
 from monitor.control.capabilities import pool_kind
 from monitor.control.commands import ABORT, MAY_CONTROL, SIGNAL_PROCESS, TERMINATE, Actor, Command, Refused
 from monitor.control.inspecting import seen_on
+from monitor.control.performing import noted, refuse
 from monitor.models import ControlRecord, Ladder, Task, Worker
 from monitor.records import ENDED, LOST, REVOKED, STARTED
+from monitor.redact import DEFAULT
 
 WAIT, LEAST_WAIT, MOST_WAIT = 10.0, 2.0, 3600.0  # seconds between two rungs
 EVERY = 2.0  # seconds between two looks at one
+# A step that is due goes out for so long; later nobody expects it any more.
+RESUME_WITHIN = 15 * 60.0
 MOST = 50  # ladders at once
 LOOK_TIMEOUT = 1.0
 OWN_ENDS = ("succeeded", "failed", "retried", "rejected")
 CELERY, HERE, BACKEND = "celery", "here", "backend"
+STEPS = "STEPS"  # in the place of a signal
+WITHDRAW = "withdraw"
+UMBEL = Actor(None, "Umbel", "operator")
 
 log = structlog.get_logger(__name__)
 Perform = Callable[[Command, Actor], ControlRecord]
@@ -85,7 +93,17 @@ def plan(task: Task, worker: Worker | None) -> Plan:
 
 
 def start(uuid: str, wait: float, actor: Actor, reason: str) -> Ladder:
-    """Write it down; the engine climbs. Raises ``Refused``."""
+    """Write it down, in the audit log as well; the engine climbs. Raises ``Refused``."""
+    command = Command(TERMINATE, (uuid,), {"signal": STEPS}, reason=reason)
+    try:
+        return _start(command, wait, actor)
+    except Refused as refusal:
+        refuse(command, actor, str(refusal))
+        raise
+
+
+def _start(command: Command, wait: float, actor: Actor) -> Ladder:
+    (uuid,) = command.targets
     if actor.role not in MAY_CONTROL:
         raise Refused(f"{actor.username or 'You'} cannot control workers: that needs the operator role.")
     if not LEAST_WAIT <= wait <= MOST_WAIT:
@@ -113,38 +131,47 @@ def start(uuid: str, wait: float, actor: Actor, reason: str) -> Ladder:
     open_now = Ladder.objects.filter(ended_at=None)
     if open_now.exclude(uuid=uuid).count() >= MOST:
         raise Refused(f"{MOST} tasks are being ended step by step already. Wait, or withdraw one.")
-    # A second click finds the first: the database keeps one open for a task.
-    ladder, _ = open_now.get_or_create(
-        uuid=uuid,
-        ended_at=None,
-        defaults={
-            "worker": task.worker,
-            "pid": pid,
-            "began": here.began(pid) if pid is not None and any(r.by == HERE for r in found.rungs) else None,
-            "user_id": actor.user_id,
-            "username": actor.username[:150],
-            "role": actor.role[:16],
-            "address": actor.address[:64],
-            "reason": reason[:500],
-            "rungs": [{"do": rung.do, "by": rung.by} for rung in found.rungs],
-            "wait": wait,
-            "since": now,
-            "due_at": now,
-        },
-    )
+    wanted = {
+        "worker": task.worker,
+        "pid": pid,
+        "began": here.began(pid) if pid is not None and any(r.by == HERE for r in found.rungs) else None,
+        "user_id": actor.user_id,
+        "username": actor.username[:150],
+        "role": actor.role[:16],
+        "address": actor.address[:64],
+        "reason": DEFAULT.text(command.reason)[:500],
+        "rungs": [{"do": rung.do, "by": rung.by} for rung in found.rungs],
+        "wait": wait,
+        "since": now,
+        "due_at": now,
+    }
+    with transaction.atomic():
+        # A second click finds the first: the database keeps one open for a task.
+        ladder, is_new = open_now.get_or_create(uuid=uuid, ended_at=None, defaults=wanted)
+        if is_new:
+            steps = ", then ".join(rung.words for rung in found.rungs)
+            noted(command, actor, f"Step by step, {wait:g} s between two, until it is gone: {steps}.")
     _announce(ladder)
     return ladder
 
 
 def withdraw(pk: int, actor: Actor) -> Ladder:
     """No further step; what was sent stays sent. Raises ``Refused``."""
-    if actor.role not in MAY_CONTROL:
-        raise Refused(f"{actor.username or 'You'} cannot control workers: that needs the operator role.")
     ladder = Ladder.objects.filter(pk=pk).first()
     if ladder is None:
         raise Refused("There is no such act any more.")
-    if not _end(ladder, f"Withdrawn by {actor.username}.", None, time.time()):
-        raise Refused(f"It had ended before: {ladder.outcome or 'it was over'}")
+    command = Command(WITHDRAW, (ladder.uuid,), {"what": "steps"})
+    try:
+        if actor.role not in MAY_CONTROL:
+            raise Refused(f"{actor.username or 'You'} cannot control workers: that needs the operator role.")
+        with transaction.atomic():
+            if not _end(ladder, f"Withdrawn by {actor.username}.", None, time.time()):
+                raise Refused(f"It had ended before: {ladder.outcome or 'it was over'}")
+            noted(command, actor, _left(ladder))
+    except Refused as refusal:
+        refuse(command, actor, str(refusal))
+        raise
+    _announce(ladder)
     return ladder
 
 
@@ -168,6 +195,7 @@ class Climber:
         return len(ladders)
 
     def _climb(self, ladder: Ladder, now: float) -> None:
+        _tell_of_crash(ladder)
         gone, text = _state(ladder)
         if gone:
             _end(ladder, text, True, now)
@@ -177,14 +205,21 @@ class Climber:
         if ladder.step >= len(ladder.rungs):
             _end(ladder, f"No step ended it. {text}".strip(), False, now)
             return
+        late = now - ladder.due_at
+        if late > RESUME_WITHIN:
+            why = f"Umbel was not running when its next step was due, {late / 60:,.0f} min ago."
+            if _end(ladder, f"{why} Nothing more was sent.", False, now):
+                noted(Command(WITHDRAW, (ladder.uuid,), {"what": "steps"}), UMBEL, f"{why} {_left(ladder)}")
+            return
         # Written first: a crash in between does no step twice.
         mine = Ladder.objects.filter(pk=ladder.pk, step=ladder.step, ended_at=None)
         if not mine.update(step=ladder.step + 1, due_at=now + ladder.wait):
             return
-        rung = Rung(**ladder.rungs[ladder.step])
+        step, rung = ladder.step, Rung(**ladder.rungs[ladder.step])
         record, said = self._do(ladder, rung)
         ladder.refresh_from_db()
-        ladder.log = [*ladder.log, {"at": now, "text": f"{rung.words}: {said}", "record": record}]
+        line = {"step": step, "at": now, "text": f"{rung.words}: {said}", "record": record}
+        ladder.log = [*ladder.log, line]
         ladder.save(update_fields=["log"])
         if not record and "gone already" not in said:
             Ladder.objects.filter(pk=ladder.pk).update(due_at=now + EVERY)
@@ -243,6 +278,25 @@ def _ended_itself(row: Task, since: float) -> bool:
     if any(float(mark[5]) >= since for mark in kinds):
         return True
     return row.state in ENDED - {LOST, REVOKED}
+
+
+def told(ladder: Ladder) -> dict[int, dict[str, Any]]:
+    """The line of the log of each step that was begun."""
+    return {int(line.get("step", number)): line for number, line in enumerate(ladder.log)}
+
+
+def _tell_of_crash(ladder: Ladder) -> None:
+    """A step that was begun by an engine that is gone: nobody wrote down what came of it."""
+    missing = sorted(set(range(ladder.step)) - set(told(ladder)))
+    if missing:
+        text = "Umbel stopped at this step: it may have been sent, and is not sent again."
+        ladder.log = [*ladder.log, *({"step": n, "at": None, "text": text, "record": ""} for n in missing)]
+        ladder.save(update_fields=["log"])
+
+
+def _left(ladder: Ladder) -> str:
+    done, in_all = ladder.step, len(ladder.rungs)
+    return f"{done} of {in_all} steps had been sent and stay so; no other is, and the task is left alone."
 
 
 def _end(ladder: Ladder, outcome: str, gone: bool | None, now: float) -> bool:
