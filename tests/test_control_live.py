@@ -96,9 +96,11 @@ def test_a_running_task_is_terminated_and_seen_to_be_gone(cluster: Cluster, how:
     assert [reply["outcome"] for reply in record.replies] == ["ok"]
     record = proved(record)
     assert record.effect == "verified", record.evidence
-    assert record.seen == [
-        {"target": uuid, "seen": True, "text": f"Gone from {PREFORK}, and its end was seen: REVOKED."}
-    ]
+    found = record.seen[0]
+    assert (found["target"], found["seen"]) == (uuid, True)
+    assert found["text"] == f"Gone from {PREFORK}, and its end was seen: REVOKED."
+    places = found["places"]
+    assert {places[one] for one in ("process", "active", "reserved", "scheduled")} == {"no"}, places
     assert record.evidence.startswith(f"{PREFORK} answered.")
     wait_until(lambda: cluster.size() == 3, 10)
 
