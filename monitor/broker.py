@@ -82,6 +82,8 @@ class Broker:
         self.redactor = redactor
         # Where the cluster's workers keep what they have not acknowledged, and how they name priorities.
         self.unacked_key = str(options.get("unacked_key", "unacked"))
+        self.unacked_index_key = str(options.get("unacked_index_key", "unacked_index"))
+        self.unacked_mutex_key = str(options.get("unacked_mutex_key", "unacked_mutex"))
         self.priority_steps = _steps(options.get("priority_steps"))
         self.priority_separator = str(options.get("sep", "\x06\x16"))
         self.options = self._transport_options(options)

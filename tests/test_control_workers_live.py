@@ -77,6 +77,7 @@ def test_a_queue_is_consumed_and_no_longer_and_the_last_one_is_asked_about(
     assert f"does not consume 'nothing'; it consumes {own}." in refused(
         "cancel_consumer", worker, queue="nothing"
     )
+    assert "uses for itself" in refused("add_consumer", worker, queue="unacked")
     assert "is the last queue" in refused("cancel_consumer", worker, queue=own)
     assert queues_of(worker) == {own}
 

@@ -73,6 +73,16 @@ def test_a_queue_that_is_not_what_was_shown_is_left_alone(valkey: Server) -> Non
     assert waiting("grown") == 150
 
 
+def test_what_celery_keeps_for_itself_is_not_purged(own_valkey: Server) -> None:
+    broker = Broker(own_valkey.url)
+    broker_module.configure(broker)
+    for key in ("unacked", "umbel.unacked", "x.reply.celery.pidbox"):
+        broker.client().lpush(key, "held")
+        with pytest.raises(Refused, match=r"uses for itself.* Nothing was deleted"):
+            perform(Command("purge", (key,)), OPERATOR)
+        assert broker.client().llen(key) == 1
+
+
 def test_a_broker_that_is_away_deletes_nothing_and_it_is_said() -> None:
     broker_module.configure(Broker("redis://:pw-of-broker@127.0.0.1:1/0"))
     with pytest.raises(Refused, match="Nothing was sent") as refusal:

@@ -21,7 +21,7 @@ from monitor.control import Actor, Command, Message, Refused, perform
 from monitor.control.arriving import arrived
 from monitor.control.orders import Order
 from monitor.control.originals import agrees, original
-from monitor.control.routes import route
+from monitor.control.routes import reserved, route
 from monitor.models import ControlRecord, SentTask, Task, Worker
 
 pytestmark = pytest.mark.django_db
@@ -364,3 +364,28 @@ def test_what_became_of_a_sent_task_is_told_by_its_row(
     task("sent", **row)
     (finding,) = arrived(order, time.time(), {})
     assert (finding.as_dict()["seen"], finding.text) == (seen, text)
+
+
+@pytest.mark.live
+def test_no_task_is_sent_to_a_key_that_celery_or_umbel_keeps_for_itself(own_valkey: Server) -> None:
+    broker = Broker(own_valkey.url, key_prefix="shop:", transport_options={"unacked_index_key": "mine"})
+    broker_module.configure(broker)
+    broker.client().hset("shop:prices", "apple", "1")
+    task("old", queue="unacked")  # any client may tell of a queue of that name
+
+    def refusal(queue: str) -> str:
+        message = Message("new", "shop.add", queue)
+        with pytest.raises(Refused) as refused:
+            perform(Command("send_task", ("new",), {"despite": ["new queue"]}, messages=(message,)), OPERATOR)
+        return str(refused.value)
+
+    own = ("unacked", "mine", "unacked_mutex", "_kombu.binding.mail", "celeryev", "celeryev.x", "x.y.pidbox")
+    for queue in (*own, "umbel.unacked", "celery-task-meta-1", "umbel.0.asgi:group:umbel"):
+        assert "uses for itself" in refusal(queue), queue
+    assert "'prices' is a key of the broker that holds something else (hash)" in refusal("prices")
+    assert [key for key in broker.client().keys("*") if b"_kombu" not in key] == [b"shop:prices"]
+    assert not SentTask.objects.exists()
+    # Names that only look like them are queues, and on RabbitMQ no key is in the way.
+    assert not reserved(broker, "celeryevents") and not reserved(broker, "unacked_mail")
+    assert not reserved(Broker("amqp://guest@127.0.0.1:1//"), "unacked")
+    assert reserved(Broker("amqp://guest@127.0.0.1:1//"), "celeryev.1")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from monitor.broker import current
 from monitor.control.asking import Question
 from monitor.control.commands import ADD_CONSUMER, Command, Refused
 from monitor.control.inspecting import Seen, queues_of
 from monitor.control.orders import LOOK_TIMEOUT, Order, able
+from monitor.control.routes import reserved
 from monitor.control.verifying import Finding, Grade
 
 
@@ -24,6 +26,9 @@ def order(command: Command) -> Order:
     """After a look at what the worker consumes: without a queue it does nothing at all."""
     (worker,) = command.targets
     able(worker, command.name)
+    # One that is consumed already can be cancelled.
+    if command.name == ADD_CONSUMER and (why := reserved(current(), command.arguments["queue"])):
+        raise Refused(f"{why} Nothing was sent.")
     queues = queues_of(worker, LOOK_TIMEOUT)
     if queues is None:
         raise Refused(f"{worker} did not answer within {LOOK_TIMEOUT:.0f} s; nothing was sent.")

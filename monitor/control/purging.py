@@ -14,6 +14,7 @@ from monitor.control.asking import Reply, Unreachable
 from monitor.control.commands import Command, Refused, whole_number
 from monitor.control.inspecting import Seen
 from monitor.control.orders import Order
+from monitor.control.routes import reserved
 from monitor.control.verifying import Finding, Grade
 
 BROKER = "the broker"
@@ -43,6 +44,8 @@ def order(command: Command) -> Order:
     (queue,) = command.targets
     if not queue.strip() or len(queue) > 255 or not queue.isprintable():
         raise Refused(f"{queue[:60]!r} is not the name of a queue.")
+    if why := reserved(current(), queue):
+        raise Refused(f"{why} Nothing was deleted.")
     waiting = depth(current(), queue)
     if waiting is None:
         raise Refused(f"The broker does not say how many messages wait in {queue!r}, or has no such queue.")

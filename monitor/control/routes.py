@@ -98,6 +98,35 @@ def route(name: str, queue: str) -> Route:
     )
 
 
+def reserved(broker: Broker, queue: str) -> str:
+    """Why nothing may be sent to, consumed from or purged of a queue of that name; "" when it may.
+
+    On Redis a queue is the key of its name. A message written to ``unacked`` while that is not there makes it
+    a list: every worker then fails at its next message, and loses it.
+    """
+    own = queue in (broker.exchange, _EVENTS) or queue.endswith(".pidbox")
+    own = own or queue.startswith((f"{broker.exchange}.", f"{_EVENTS}.", "umbel.replies"))
+    if broker.transport == "redis":
+        own = own or queue in (broker.unacked_key, broker.unacked_index_key, broker.unacked_mutex_key)
+        results = [f"{broker.result_key_prefix}{begin}" for begin in _RESULTS]
+        own = own or queue.startswith(("_kombu.binding.", "umbel.", *results))
+    if own:
+        return f"{queue!r} is a name that Celery, or Umbel, uses for itself: it is no queue of tasks."
+    if broker.transport == "redis":
+        try:
+            kind: Any = broker.client().type(f"{broker.key_prefix}{queue}")
+        except (OSError, RedisError):
+            return ""  # what is there and is no list takes no message
+        if kind not in (b"none", b"list"):
+            return f"{queue!r} is a key of the broker that holds something else ({kind.decode()}): no queue."
+    return ""
+
+
+# What events are sent under unless it is set; keys of a Redis result backend.
+_EVENTS = "celeryev"
+_RESULTS = ("celery-task-meta-", "celery-taskset-meta-", "chord-unlock-")
+
+
 def _is_bound(broker: Broker, queue: str) -> bool:
     """Whether kombu has declared it: under an exchange of its own name, or under Celery's default."""
     client, suffix = broker.client(), f"{broker.priority_separator}{queue}".encode()

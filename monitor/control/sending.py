@@ -29,7 +29,7 @@ from monitor.control.asking import Reply, Unreachable
 from monitor.control.commands import Command, Message, Refused
 from monitor.control.orders import Order
 from monitor.control.purging import BROKER
-from monitor.control.routes import NEW_QUEUE, NO_CONSUMER, NOT_REGISTERED, Route, route
+from monitor.control.routes import NEW_QUEUE, NO_CONSUMER, NOT_REGISTERED, Route, reserved, route
 from monitor.models import ControlRecord, SentTask, Task
 
 CONFIRM_TIMEOUT = 5.0  # seconds for a broker to say that it has a message
@@ -55,12 +55,17 @@ def order(command: Command) -> Order:
     taken = set(Task.objects.filter(uuid__in=command.targets).values_list("uuid", flat=True))
     taken |= set(SentTask.objects.filter(uuid__in=command.targets).values_list("uuid", flat=True))
     routes: dict[tuple[str, str], Route] = {}
+    barred: dict[str, str] = {}
     now = time.time()
     for message in command.messages:
         if message.uuid in taken:
             order.skipped[message.uuid] = f"There is a task {message.uuid} already: it was not sent again."
             continue
         reason = wrong(message, now)
+        if not reason:
+            if message.queue not in barred:
+                barred[message.queue] = reserved(current(), message.queue)
+            reason = barred[message.queue] and f"{barred[message.queue]} Nothing was sent."
         if not reason:
             way = (message.name, message.queue)
             if way not in routes:
