@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -101,7 +102,8 @@ def unfit(value: Any) -> str:
 def restored(given: Any, shown: Any, original: Any, path: str = "") -> Any:
     """``given`` with what was ``[hidden]`` on the page put back from the original, where it still stands.
 
-    Raises ``ValueError`` for a hidden value in another place: nobody knows what belongs there.
+    Raises ``ValueError`` for a hidden value in another place: nobody knows what belongs there. In a list that
+    is an element which was left whole, in a list of the same length, and no other element looks like it.
     """
     if shown is not _ABSENT and same(given, shown):
         return original
@@ -113,17 +115,14 @@ def restored(given: Any, shown: Any, original: Any, path: str = "") -> Any:
             for key, item in given.items()
         }
     if isinstance(given, list):
-        old = shown if isinstance(shown, list) else []
-        were = original if isinstance(original, list) else []
-        at = range(len(given))
+        old = shown if isinstance(shown, list) and len(shown) == len(given) else []
+        looks = Counter(json.dumps(one) for one in old)
+        stands = [
+            bool(old) and same(one, old[n]) and looks[json.dumps(one)] == 1 for n, one in enumerate(given)
+        ]
         return [
-            restored(
-                given[n],
-                old[n] if n < len(old) else _ABSENT,
-                were[n] if n < len(were) else None,
-                f"{path}[{n}]",
-            )
-            for n in at
+            original[n] if stands[n] else restored(one, _ABSENT, None, f"{path}[{n}]")
+            for n, one in enumerate(given)
         ]
     if isinstance(given, str) and is_hidden(given):
         place = f" at {path[:80]}" if path else ""

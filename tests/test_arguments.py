@@ -207,6 +207,33 @@ def test_a_hidden_value_in_another_place_is_neither_sent_nor_shown(given: dict[s
     assert "hunter2" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda two: two[1:],  # the first one deleted
+        lambda two: two[::-1],
+        lambda two: [two[0], {**two[1], "user": "cid"}],
+        lambda two: [*two, {"user": "cid", "password": "typed"}],
+    ],
+)
+def test_a_secret_of_one_element_never_goes_out_with_another(edit: Any) -> None:
+    original = [{"user": "ann", "password": "hunter2"}, {"user": "bob", "password": "swordfish"}]
+    for value, how in ((original, edit), ({"deep": original}, lambda top: {"deep": edit(top["deep"])})):
+        shown = DEFAULT.value(value)
+        with pytest.raises(ValueError, match="is hidden, and what it was is not known: type it") as refusal:
+            restored(how(shown), shown, value)
+        assert "hunter2" not in str(refusal.value) and "swordfish" not in str(refusal.value)
+
+
+def test_elements_that_look_alike_are_put_back_only_in_a_list_that_was_left() -> None:
+    original = [{"token": "one"}, {"token": "two"}, 5]
+    shown = DEFAULT.value(original)
+    assert restored(shown, shown, original) == original
+    with pytest.raises(ValueError, match=r"at \[0\].token is hidden"):
+        restored([*shown[1:2], *shown[1:2], 6], shown, original)
+    assert restored([1, 2, 7], [1, 2, 5], [1, 2, 5]) == [1, 2, 7]
+
+
 def test_a_number_that_became_true_is_what_was_typed() -> None:
     assert restored([True, 1.0], [1, 1], [1, 1]) == [True, 1.0]
     assert [type(one) for one in restored([True, 1.0], [1, 1], [1, 1])] == [bool, float]
