@@ -16,7 +16,7 @@ from dashboard.queries import newest, usual
 from monitor.acts import making
 from monitor.acts.making import Frozen, List
 from monitor.acts.models import ActTarget, BulkAct
-from monitor.models import ControlRecord, StandingRevoke, Task, TaskType
+from monitor.models import ControlRecord, SentTask, StandingRevoke, Task, TaskType
 from tests.acts import MILA, Bench, made, online, tasks
 
 pytestmark = pytest.mark.django_db
@@ -45,6 +45,39 @@ def confirmed(client: Client, **data: Any) -> Any:
 
 
 # Chosen
+
+
+def ran_again(*uuids: str, left: bool = True) -> None:
+    at = time.time() - 60
+    record = ControlRecord.objects.create(
+        at=at, sent_at=at if left else None, username="ann", role="operator", command="send_task"
+    )
+    for uuid in uuids:
+        SentTask.objects.create(
+            uuid=f"{uuid}-again" if left else "never",
+            of=uuid,
+            name="shop.add",
+            queue="mail",
+            at=at,
+            record=record,
+        )
+
+
+def test_a_retry_of_many_leaves_out_what_was_run_again_already_and_says_so(operator: Client) -> None:
+    tasks(4, "FAILURE")
+    ran_again("t0", "t1")
+    ran_again("t2", left=False)  # the broker was away: it never left
+    html = body(operator.post("/tasks/retry/", {"all": "?state=FAILURE"}))
+    assert "2 tasks?" in html and "but for 2 that were run again already" in html
+    assert set(BulkAct.objects.get(state="draft").targets(9)) == {"t2", "t3"}
+    html = body(operator.post("/tasks/retry/", {"uuid": ["t0", "t3"]}))
+    assert "1 task?" in html and "run again already as t0-again at" in html
+    html = body(operator.post("/tasks/retry/", {"uuid": ["t0", "t1"]}))
+    assert "Nothing to act on" in html
+    ran_again("t2", "t3")
+    answer = operator.post("/tasks/retry/", {"all": "?state=FAILURE"})
+    assert answer.status_code == 409
+    assert "All 4 tasks that match were run again already. Nothing was sent." in body(answer)
 
 
 def test_all_that_match_a_filter_are_counted_frozen_and_confirmed_without_scripts(operator: Client) -> None:

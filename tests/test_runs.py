@@ -250,6 +250,37 @@ def test_a_task_that_umbel_never_saw_is_not_run_again(sent: Sent) -> None:
     assert not sent.messages
 
 
+def test_failed_tasks_that_a_colleague_ran_again_meanwhile_are_not_sent_twice(sent: Sent) -> None:
+    task("root", "SUCCESS")
+    for uuid in ("one", "two"):
+        task(uuid, root_id="root", parent_id="root")
+    ann, bob = signed_in(name="ann"), signed_in(name="bob")
+    anns, bobs = (token(client, f"{FAILED}?of=root") for client in (ann, bob))
+    form = {"of": "root", "uuid": ["one"], "token": anns}
+    assert ann.post(FAILED, form).status_code == 302
+    assert ann.post(FAILED, form).status_code == 302  # her own second click finds what it did
+    answer = bob.post(FAILED, {"of": "root", "uuid": ["one", "two"], "token": bobs})
+    assert answer.status_code == 409
+    assert "One of these tasks was run again by ann since this list was drawn" in answer.content.decode()
+    assert [one.of for one in sent.messages] == ["one"]
+    # Drawn anew it says so, and who ticks it all the same means it.
+    html = bob.get(FAILED, {"of": "root"}).content.decode()
+    assert "Run again already" in html and re.findall(r'value="(\w+)" checked', html) == ["two"]
+    again = {"of": "root", "uuid": ["one", "two"], "token": token(bob, f"{FAILED}?of=root")}
+    assert bob.post(FAILED, again).status_code == 302
+    assert [one.of for one in sent.messages] == ["one", "one", "two"]
+
+
+def test_a_token_without_its_moment_is_not_one_of_this_umbel(sent: Sent) -> None:
+    from dashboard.controls.runs import _signer
+
+    task("one")
+    client = signed_in()
+    old = _signer().sign(f"5f0a7c3e-3d51-4f0b-9c58-7c1a54d7a2be.{access.User.objects.get().pk}")
+    answer = client.post(FAILED, {"of": "one", "uuid": ["one"], "token": old})
+    assert "open it again" in answer.content.decode() and not sent.messages
+
+
 def test_a_task_just_sent_has_a_page_that_waits_for_it(sent: Sent) -> None:
     client = signed_in()
     page = client.post(RUN, FORM | {"token": token(client)})["Location"]

@@ -101,11 +101,12 @@ def run_failed(request: HttpRequest) -> HttpResponse:
     chosen = tuple(dict.fromkeys(one for one in given.getlist("uuid") if one))[:MOST]
     if not chosen:
         raise Refused("No task was chosen, so nothing was sent.")
-    with _alone(wish):
+    with _alone("run failed"):
         new = {one: again.identity(one, wish) for one in chosen}
         first = SentTask.objects.select_related("record").filter(uuid__in=list(new.values())).first()
         if first is not None:
             return _told(request, first)
+        _not_since(chosen, _drawn_at(given.get("token", "")))
         kin = runs.failed_of(uuid)
         known = originals(one for one in chosen if one in kin)
         tasks = [(known[one], new[one]) for one in chosen if one in known and not again.why_not(known[one])]
@@ -115,6 +116,17 @@ def run_failed(request: HttpRequest) -> HttpResponse:
 
 
 # private, in the order of use
+
+
+def _not_since(chosen: Sequence[str], drawn_at: float) -> None:
+    """Raises ``Refused`` when one of them was run again after the form was drawn: its ticks are old."""
+    since = SentTask.objects.filter(of__in=chosen, at__gt=drawn_at, record__sent_at__isnull=False)
+    by = list(since.order_by("at").values_list("record__username", flat=True))
+    if by:
+        some = "One of these tasks was" if len(by) == 1 else f"{len(by)} of these tasks were"
+        raise Refused(
+            f"{some} run again by {by[0]} since this list was drawn: open it anew. Nothing was sent."
+        )
 
 
 def _send(request: HttpRequest, form: RunForm, message: Message, token: str) -> HttpResponse:
@@ -198,17 +210,30 @@ def _signer() -> signing.Signer:
 
 def _token(request: HttpRequest) -> str:
     """The id of the task that a form will send, for this person alone: a second click is the same task."""
-    return _signer().sign(f"{uuidlib.uuid4()}.{request.user.pk}")
+    return _signer().sign(f"{uuidlib.uuid4()}.{request.user.pk}.{time.time():.3f}")
 
 
 def _uuid_of(request: HttpRequest, token: str) -> str:
     try:
-        uuid, _, person = _signer().unsign(token[:300]).partition(".")
+        uuid, person, _ = _parts(token)
     except signing.BadSignature:
         raise Refused("This form is not one that Umbel made: open it again. Nothing was sent.") from None
     if person != str(request.user.pk):
         raise Refused("This form was made for someone else: open it yourself. Nothing was sent.")
     return uuid
+
+
+def _drawn_at(token: str) -> float:
+    """When the form of that token was made."""
+    return float(_parts(token)[2])
+
+
+def _parts(token: str) -> list[str]:
+    """The id, the person and the moment; raises ``BadSignature``, also for a token of an older Umbel."""
+    parts = _signer().unsign(token[:300]).split(".", 2)
+    if len(parts) != 3:
+        raise signing.BadSignature
+    return parts
 
 
 @contextmanager

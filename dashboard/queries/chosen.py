@@ -12,12 +12,13 @@ from dashboard.queries import newest, tasks, text
 from dashboard.queries.newest import LISTS, Place, Wanted, wanted
 from dashboard.templatetags.umbel import state_word
 from dashboard.templatetags.words import clock
-from monitor.acts.kinds import KINDS, ONLINE, run_of
+from monitor.acts.kinds import KINDS, ONLINE, RETRY_TASKS, run_of
 from monitor.acts.making import Frozen, List
 from monitor.control import Refused
-from monitor.models import Task, Worker
+from monitor.models import SentTask, Task, Worker
 from monitor.records import STATES
 
+AT_ONCE = 1_000  # ids in one question
 PATIENCE = 10.0  # seconds that reading a list may take
 _COLUMNS = ("seen_at", "id", "uuid", "name", "state", "worker", "queue", "retries", "started_at")
 Spared = list[tuple[str, str]]  # target, and why it is not acted on
@@ -41,7 +42,16 @@ def matching(command: str, asked: TaskFilter, most: int, now: float | None = Non
         )
     if not rows:
         raise Refused(f"No task matches that filter and can be {_DONE[command]}. Nothing was sent.")
-    return List([_frozen(row) for row in rows], words(whole, now), whole.query(), now)
+    said = words(whole, now)
+    if command == RETRY_TASKS and (done := _ran_again([row["uuid"] for row in rows])):
+        rows = [row for row in rows if row["uuid"] not in done]
+        if not rows:
+            all_ = "The one task that matches" if len(done) == 1 else f"All {len(done):,} tasks that match"
+            raise Refused(
+                f"{all_} {'was' if len(done) == 1 else 'were'} run again already. Nothing was sent."
+            )
+        said += f", but for {len(done):,} that {'was' if len(done) == 1 else 'were'} run again already"
+    return List([_frozen(row) for row in rows], said, whole.query(), now)
 
 
 def by_hand(command: str, uuids: Sequence[str], now: float | None = None) -> tuple[List, Spared]:
@@ -49,12 +59,16 @@ def by_hand(command: str, uuids: Sequence[str], now: float | None = None) -> tup
     now = time.time() if now is None else now
     kind, spared, found = KINDS[command], [], []
     rows = {row["uuid"]: row for row in Task.objects.filter(uuid__in=uuids).values(*_COLUMNS)}
+    done = _ran_again(uuids) if command == RETRY_TASKS else {}
     for uuid in uuids:
         row = rows.get(uuid)
         if row is None:
             spared.append((uuid, "not in Umbel's history"))
         elif row["state"] not in kind.states:
             spared.append((uuid, _WHY[command].format(state=state_word(row["state"]))))
+        elif uuid in done:
+            as_, at = done[uuid]
+            spared.append((uuid, f"run again already as {as_[:8]} at {clock(at)} UTC"))
         else:
             found.append(_frozen(row))
     many = len(uuids)
@@ -115,6 +129,15 @@ _WHY = {
     "terminate": "{state}: it does not run",
     "retry": "{state}: it has not ended badly",
 }
+
+
+def _ran_again(uuids: Sequence[str]) -> dict[str, tuple[str, float]]:
+    """Of these tasks those that Umbel sent again, with the new id and when: they stay failed all the same."""
+    found: dict[str, tuple[str, float]] = {}
+    for start in range(0, len(uuids), AT_ONCE):
+        sent = SentTask.objects.filter(of__in=uuids[start : start + AT_ONCE], record__sent_at__isnull=False)
+        found |= {of: (uuid, at) for of, uuid, at in sent.order_by("at").values_list("of", "uuid", "at")}
+    return found
 
 
 def _all(asked: TaskFilter, states: Iterable[str], now: float, most: int) -> list[dict[str, Any]]:
