@@ -22,7 +22,7 @@ from django.shortcuts import resolve_url
 
 from dashboard import permissions
 from dashboard.models import LoginLink
-from monitor.control import Can
+from monitor.control import Actor, Can, Command
 
 ROLES = ("viewer", "operator", "admin")  # each may do all that the ones before it may
 EVERYONE = "everyone"  # the rule of pages for people who have not signed in
@@ -106,6 +106,31 @@ def may(where: Any, command: str, targets: Sequence[str] = (), also: Sequence[st
     if isinstance(where, HttpRequest):
         return _by_rule(where.user, (command, *also), targets)
     return Can(True)
+
+
+def barred(actor: Actor, command: Command) -> str:
+    """Why who asked earlier may not have this done any more, "" while they may: all is read anew.
+
+    For what is carried out later: after a hold, batch by batch, step by step, when slots are idle.
+    """
+    user = get_user_model().objects.filter(pk=actor.user_id or 0, is_active=True).first()
+    if user is None:
+        return f"The account of {actor.username} was closed."
+    if read_only():
+        return "Umbel runs read-only."
+    held = role(user)
+    named = permissions.named(command.name, command.arguments)
+    for needed in map(permissions.needed, named):
+        if needed == permissions.NOBODY:
+            return "That was turned off for everyone by UMBEL_PERMISSIONS."
+        if not allows(held, needed):
+            return f"{actor.username} may not do that any more: it needs the {needed} role."
+    return _by_rule(user, named, about(command)).reason
+
+
+def about(command: Command) -> tuple[str, ...]:
+    """What the site's own rule is asked about: of tasks that are sent their names say more than new ids."""
+    return tuple(dict.fromkeys(message.name for message in command.messages)) or command.targets
 
 
 def _by_rule(user: Any, commands: Sequence[str], targets: Sequence[str]) -> Can:

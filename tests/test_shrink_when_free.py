@@ -158,15 +158,6 @@ def test_a_refusal_at_last_ends_it_in_words(bench: Bench) -> None:
     assert bench.look() == 0 and ended() == "a@h did not take it."
 
 
-def test_an_account_that_was_closed_sends_nothing_more(bench: Bench) -> None:
-    user = access.create_user("mila", "operator", "correct horse 9")
-    ask(actor=Actor(user.pk, "mila", "operator"))
-    user.is_active = False
-    user.save()
-    bench.work(0)
-    assert bench.look() == 0 and bench.sent == [] and "was closed" in ended()
-
-
 @pytest.mark.parametrize(
     ("to", "within", "who", "words"),
     [

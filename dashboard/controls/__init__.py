@@ -104,10 +104,8 @@ def send(request: HttpRequest, commands: Sequence[Command]) -> HttpResponse:
     barred = 0
     asked_at = time.time()
     for command in commands:
-        # Of a task that is sent its name says more than the id that it will have.
-        about = tuple(message.name for message in command.messages) or command.targets
         name, *also = permissions.named(command.name, command.arguments)
-        can = access.may(request, name, about, also)
+        can = access.may(request, name, access.about(command), also)
         if not can.allowed:
             engine.refuse(command, actor(request), can.reason)
             refusals.append(can.reason)

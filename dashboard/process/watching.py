@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 from django.conf import settings
 
+from dashboard import access
 from dashboard.process import notify
 from monitor import control, redact
 from monitor.acts.sending import Acts
@@ -70,15 +71,18 @@ class Monitor:
         )
         store.fence = lambda cursor: self.lease.fence(term, cursor)
         # Read-only sends no command, not even one that was asked for before.
-        keeper = None if settings.UMBEL_READ_ONLY else control.standing(control.perform)
-        tender = control.Tender(None if settings.UMBEL_READ_ONLY else control.perform).look
+        keeper = None if settings.UMBEL_READ_ONLY else control.standing(control.perform, access.barred)
+        perform = None if settings.UMBEL_READ_ONLY else control.perform
+        tender = control.Tender(perform, barred=access.barred).look
         options = Options(
             broker=self.broker,
             store=store,
             redactor=redact.DEFAULT,
             gap=self._gap,
             keeper=keeper,
-            acts=Acts(control.perform, settings.UMBEL_BULK_RATE, settings.UMBEL_READ_ONLY).look,
+            acts=Acts(
+                control.perform, settings.UMBEL_BULK_RATE, settings.UMBEL_READ_ONLY, barred=access.barred
+            ).look,
             tender=tender,
         )
         standby, self._standby = self._standby, None

@@ -22,6 +22,7 @@ from monitor.acts.kinds import KINDS, ActKind
 from monitor.acts.models import ActTarget, BulkAct
 from monitor.acts.settling import Settling, mark, taken
 from monitor.control import Actor, Command, Refused, Unreachable
+from monitor.control.commands import Barred, nobody_barred
 from monitor.models import ControlRecord, Worker
 
 State, Outcome = BulkAct.State, ActTarget.Outcome
@@ -62,6 +63,7 @@ class Acts:
     rate: float = RATE  # ids a second, of all acts together
     read_only: bool = False
     clock: Callable[[], float] = time.time
+    barred: Barred = nobody_barred
     _began: float = 0.0
     _next_batch: float = 0.0
     _next_tidy: float = 0.0
@@ -212,6 +214,8 @@ class Acts:
         """As the one who asked for it, recorded and verified as any command."""
         actor = Actor(act.user_id, act.username, act.role, act.address)
         kind, batch = KINDS[act.command], ActTarget.objects.filter(batch=claim.batch)
+        if kind.act is not None and self._let_go(act, claim, Command(act.command, claim.targets), now):
+            return
         if kind.act is not None:
             for target in claim.targets:
                 try:
@@ -224,6 +228,8 @@ class Acts:
         for target, why in skipped.items():
             mark(batch.filter(target=target), Outcome.SKIPPED, why, now)
         if command is None:
+            return
+        if self._let_go(act, claim, command, now):
             return
         claim = Claim(claim.batch, tuple(one for one in claim.targets if one not in skipped))
         try:
@@ -239,6 +245,19 @@ class Acts:
         taken(act, record, self.clock())
         if record.sent_at is None:
             self._halt(act, record.evidence, now)
+
+    def _let_go(self, act: BulkAct, claim: Claim, command: Command, now: float) -> bool:
+        """Whether who asked may not have this done any more: then this batch and later ones are not sent."""
+        actor = Actor(act.user_id, act.username, act.role, act.address)
+        why = self.barred(actor, command)
+        if not why and act.count > 1:
+            why = self.barred(actor, Command("bulk", ()))
+        if not why:
+            return False
+        mine = ActTarget.objects.filter(batch=claim.batch, outcome=Outcome.SENDING)
+        mine.update(outcome=Outcome.WAITING, batch=None)
+        self._halt(act, why, now)
+        return True
 
     def _halt(self, act: BulkAct, why: str, now: float) -> None:
         """Umbel itself lets go of what is not sent yet, and says why: nobody expects it to be sent later."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,6 +103,15 @@ class Command:
     destinations: tuple[str, ...] = ()
     reason: str = ""
     messages: tuple[Message, ...] = ()
+
+
+# Why who asked for what is carried out later may not have it done any more; "" while they may.
+Barred = Callable[[Actor, Command], str]
+
+
+def nobody_barred(actor: Actor, command: Command) -> str:
+    """Where nobody keeps accounts: who might when they asked still may."""
+    return ""
 
 
 def whole_number(value: Any, name: str, least: int, most: int) -> int:

@@ -14,7 +14,16 @@ import structlog
 from django.db import DatabaseError, connections
 from django.db.models import QuerySet
 
-from monitor.control.commands import MOST_IDS, REVOKE, TERMINATE, Actor, Command, Refused
+from monitor.control.commands import (
+    MOST_IDS,
+    REVOKE,
+    TERMINATE,
+    Actor,
+    Barred,
+    Command,
+    Refused,
+    nobody_barred,
+)
 from monitor.control.orders import Order
 from monitor.models import ControlRecord, StandingRevoke, Task, Worker
 from monitor.records import ENDED, LOST, REVOKED, STARTED
@@ -83,6 +92,7 @@ class Keeper:
 
     perform: Perform
     clock: Callable[[], float] = time.time
+    barred: Barred = nobody_barred
     _told: dict[str, _Told] = field(default_factory=dict)
     _began: float = 0.0
 
@@ -146,7 +156,13 @@ class Keeper:
             who = one.record.username or "someone"
             reason = f"Revoked by {who}, and started all the same; {who} asked to have it terminated then."
             command = Command(TERMINATE, (one.uuid,), {"signal": one.if_started}, reason=reason)
+            asked_by = Actor(one.record.user_id, one.record.username, one.record.role)
             try:
+                if why := self.barred(asked_by, command):
+                    from monitor.control.performing import refuse  # it imports this module itself
+
+                    refuse(command, KEEPER, f"{why} Nothing was sent.")
+                    continue
                 self.perform(command, KEEPER)
             except Refused as refusal:
                 log.warning("a revoked task that was started could not be terminated", reason=str(refusal))

@@ -19,7 +19,17 @@ from monitor.control import here
 from monitor.control.aborting import can_abort, is_abortable
 from monitor.control.asking import Unreachable
 from monitor.control.capabilities import pool_kind
-from monitor.control.commands import ABORT, MAY_CONTROL, SIGNAL_PROCESS, TERMINATE, Actor, Command, Refused
+from monitor.control.commands import (
+    ABORT,
+    MAY_CONTROL,
+    SIGNAL_PROCESS,
+    TERMINATE,
+    Actor,
+    Barred,
+    Command,
+    Refused,
+    nobody_barred,
+)
 from monitor.control.inspecting import seen_on
 from monitor.control.performing import noted, refuse
 from monitor.models import ControlRecord, Ladder, Task, Worker
@@ -181,6 +191,7 @@ class Climber:
 
     perform: Perform
     clock: Callable[[], float] = time.time
+    barred: Barred = nobody_barred
     _looked: dict[int, float] = field(default_factory=dict)
 
     def look(self) -> int:
@@ -208,14 +219,16 @@ class Climber:
         late = now - ladder.due_at
         if late > RESUME_WITHIN:
             why = f"Umbel was not running when its next step was due, {late / 60:,.0f} min ago."
-            if _end(ladder, f"{why} Nothing more was sent.", False, now):
-                noted(Command(WITHDRAW, (ladder.uuid,), {"what": "steps"}), UMBEL, f"{why} {_left(ladder)}")
+            _give_up(ladder, why, False, now)
+            return
+        step, rung = ladder.step, Rung(**ladder.rungs[ladder.step])
+        if why := self.barred(_actor(ladder), Command(rung.command, (ladder.uuid,))):
+            _give_up(ladder, why, None, now)
             return
         # Written first: a crash in between does no step twice.
         mine = Ladder.objects.filter(pk=ladder.pk, step=ladder.step, ended_at=None)
         if not mine.update(step=ladder.step + 1, due_at=now + ladder.wait):
             return
-        step, rung = ladder.step, Rung(**ladder.rungs[ladder.step])
         record, said = self._do(ladder, rung)
         ladder.refresh_from_db()
         line = {"step": step, "at": now, "text": f"{rung.words}: {said}", "record": record}
@@ -235,15 +248,18 @@ class Climber:
                 return "", "its process was not known when this began"
             arguments = {"signal": rung.do, "pid": ladder.pid, "began": ladder.began}
         reason = f"Step {ladder.step + 1} of {len(ladder.rungs)}. {ladder.reason}".strip()
-        actor = Actor(ladder.user_id, ladder.username, ladder.role, ladder.address)
         try:
             record = self.perform(
-                Command(rung.command, (ladder.uuid,), dict(arguments), reason=reason), actor
+                Command(rung.command, (ladder.uuid,), dict(arguments), reason=reason), _actor(ladder)
             )
         except Refused as refusal:
             return "", f"not sent. {refusal}"
         replies = [f"{reply['worker']}: {reply['text'] or reply['outcome']}" for reply in record.replies]
         return str(record.pk), "; ".join(replies) or "sent"
+
+
+def _actor(ladder: Ladder) -> Actor:
+    return Actor(ladder.user_id, ladder.username, ladder.role, ladder.address)
 
 
 def _state(ladder: Ladder) -> tuple[bool, str]:
@@ -297,6 +313,12 @@ def _tell_of_crash(ladder: Ladder) -> None:
 def _left(ladder: Ladder) -> str:
     done, in_all = ladder.step, len(ladder.rungs)
     return f"{done} of {in_all} steps had been sent and stay so; no other is, and the task is left alone."
+
+
+def _give_up(ladder: Ladder, why: str, gone: bool | None, now: float) -> None:
+    """Umbel itself does no further step, and the audit log says why."""
+    if _end(ladder, f"{why} Nothing more was sent.", gone, now):
+        noted(Command(WITHDRAW, (ladder.uuid,), {"what": "steps"}), UMBEL, f"{why} {_left(ladder)}")
 
 
 def _end(ladder: Ladder, outcome: str, gone: bool | None, now: float) -> bool:

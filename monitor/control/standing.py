@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from monitor.control.commands import Actor, Command
+from monitor.control.commands import Actor, Barred, Command, nobody_barred
 from monitor.control.keeping import Keeper
 from monitor.control.ladders import Climber
 from monitor.control.stamps import StampKeeper
@@ -13,9 +13,13 @@ from monitor.models import ControlRecord
 Look = Callable[[], int]
 
 
-def standing(perform: Callable[[Command, Actor], ControlRecord]) -> Look:
+def standing(perform: Callable[[Command, Actor], ControlRecord], barred: Barred = nobody_barred) -> Look:
     """One look at all of it, for the engine that leads; how much stands. One that fails stops no other."""
-    looks: tuple[Look, ...] = (Keeper(perform).look, StampKeeper(perform).look, Climber(perform).look)
+    looks: tuple[Look, ...] = (
+        Keeper(perform, barred=barred).look,
+        StampKeeper(perform).look,
+        Climber(perform, barred=barred).look,
+    )
 
     def look() -> int:
         failed: Exception | None = None

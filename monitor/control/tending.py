@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from django.db import DatabaseError, connections
 
 from monitor.control import draining, drifting, waiting
-from monitor.control.commands import Actor, Command
+from monitor.control.commands import Actor, Barred, Command, nobody_barred
 from monitor.models import ControlRecord, Drain, WaitingShrink
 
 PRUNE_EVERY = 3600.0
@@ -23,6 +23,7 @@ class Tender:
 
     perform: Perform | None
     clock: Callable[[], float] = time.time
+    barred: Barred = nobody_barred
     _pruned_at: float = 0.0
 
     def look(self) -> int:
@@ -37,7 +38,7 @@ class Tender:
                 drifting.prune(now)
                 Drain.objects.filter(ended_at__lt=now - KEPT).delete()
                 WaitingShrink.objects.filter(ended_at__lt=now - KEPT).delete()
-            return left + (waiting.look(self.perform, now) if self.perform is not None else 0)
+            return left + (waiting.look(self.perform, now, self.barred) if self.perform is not None else 0)
         except DatabaseError:
             connections.close_all()
             raise

@@ -22,8 +22,10 @@ from monitor.control.commands import (
     SHRINK,
     SHRINK_WHEN_FREE,
     Actor,
+    Barred,
     Command,
     Refused,
+    nobody_barred,
     whole_number,
 )
 from monitor.control.inspecting import pool_size, seen_on
@@ -87,11 +89,11 @@ def withdraw(hostname: str, actor: Actor) -> None:
     noted(command, actor, f"The pool of {hostname} keeps its size: {asked}, and nothing was sent.")
 
 
-def look(perform: Perform, now: float) -> int:
+def look(perform: Perform, now: float, barred: Barred = nobody_barred) -> int:
     """Carry out what can be, end what is over; how many still wait."""
     left = 0
     for one in WaitingShrink.objects.filter(ended_at=None):
-        ended = _over(one, now) or _carried_out(one, perform)
+        ended = _over(one, now) or _carried_out(one, perform, barred)
         if ended:
             _end(one, ended, now)
         else:
@@ -155,7 +157,7 @@ def _over(one: WaitingShrink, now: float) -> str:
     return ""
 
 
-def _carried_out(one: WaitingShrink, perform: Perform) -> str:
+def _carried_out(one: WaitingShrink, perform: Perform, barred: Barred) -> str:
     """What came of it, when enough slots are idle by the worker's own word; '' while they are not."""
     row = Worker.objects.filter(hostname=one.worker, status="online").first()
     if row is None or (row.busy is not None and row.busy > one.to):
@@ -167,14 +169,16 @@ def _carried_out(one: WaitingShrink, perform: Perform) -> str:
     size = pool_size(seen.stats) if seen is not None else None
     if seen is None or size is None or sum(where == "active" for where in seen.tasks.values()) > one.to:
         return ""
-    if one.user is not None and not one.user.is_active:
-        return f"The account of {one.username} was closed; nothing was sent."
     reason = (
         f"When free, as asked for at {time.strftime('%H:%M', time.gmtime(one.at))} UTC. {one.reason}".strip()
     )
     actor = Actor(one.user_id, one.username, one.role, one.address)
+    command = Command(SHRINK, (one.worker,), {"to": one.to}, reason=reason)
+    if why := barred(actor, command):
+        noted(command, UMBEL, f"{why} Nothing was sent.", ControlRecord.Effect.NONE)
+        return f"{why} Nothing was sent."
     try:
-        perform(Command(SHRINK, (one.worker,), {"to": one.to}, reason=reason), actor)
+        perform(command, actor)
     except Refused as refusal:
         return str(refusal)
     idle = size - sum(where == "active" for where in seen.tasks.values())
