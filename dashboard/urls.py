@@ -31,6 +31,7 @@ urlpatterns = [
     path("tasks/revoke-stamped/", task_controls.revoke_stamped, name="tasks-revoke-stamped"),
     path("tasks/abort/", task_controls.abort, name="tasks-abort"),
     path("tasks/steps/<int:pk>/withdraw/", task_controls.withdraw, name="tasks-withdraw"),
+    path("tasks/revokes/<uuid:pk>/withdraw/", task_controls.withdraw_revoke, name="record-withdraw"),
     path("tasks/<path:uuid>/", tasks.task, name="task"),
     # Workers
     path("workers/", workers.worker_list, name="workers"),

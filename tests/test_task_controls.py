@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
+from html import unescape
 from typing import Any
 
 import pytest
 from django.test import Client, RequestFactory
 
 from dashboard import access, controls
+from dashboard.queries import stamps
 from monitor import broker
 from monitor import control as engine
 from monitor.broker import Broker
@@ -71,6 +74,7 @@ PATHS = [
     "/tasks/abort/",
     "/tasks/revoke-stamped/",
     "/tasks/steps/1/withdraw/",
+    "/tasks/revokes/00000000-0000-0000-0000-000000000001/withdraw/",
 ]
 
 
@@ -293,12 +297,28 @@ def test_a_stamp_is_typed_or_chosen(sent: Sent) -> None:
     assert "waiting messages (the broker did not answer" in html
     client.post("/tasks/revoke-stamped/", {"header": " tenant ", "value": "42", "hours": "5"})
     client.post(
-        "/tasks/revoke-stamped/", {"stamp": "order=a=b", "header": "", "value": "", "signal": "SIGTERM"}
+        "/tasks/revoke-stamped/",
+        {"stamp": '["order=no", "a=b"]', "header": "", "value": "", "signal": "SIGTERM"},
     )
+    for wrong in ("order=a", '["order"]', '["order", 5]', "[" * 5_000):
+        said = client.post("/tasks/revoke-stamped/", {"stamp": wrong, "header": "a", "value": "b"})
+        assert said.status_code == 409 and "is no stamp that was offered" in said.content.decode()
     first, second = sent.commands
     assert first.targets == ("tenant=42",)
     assert first.arguments == {"header": "tenant", "value": "42", "hours": "5"}
-    assert second.arguments == {"header": "order", "value": "a=b", "signal": "SIGTERM"}
+    assert second.arguments == {"header": "order=no", "value": "a=b", "signal": "SIGTERM"}
+
+
+def test_the_stamps_of_a_task_are_offered_whole(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = stamps.Hit("runs", stamps=[("a=b", "42"), ('say "x"', "é")])
+    monkeypatch.setattr(stamps, "hit", lambda *_: found)
+    client = signed_in("operator")
+    html = client.get("/tasks/revoke-stamped/?uuid=runs").content.decode()
+    offered = [unescape(one) for one in re.findall(r'name="stamp" value="([^"]+)"', html)]
+    for one in offered:
+        client.post("/tasks/revoke-stamped/", {"stamp": one, "header": "", "value": ""})
+    pairs = [(one.arguments["header"], one.arguments["value"]) for one in sent.commands]
+    assert pairs == found.stamps
 
 
 def test_steps_are_refused_with_their_reason_and_for_one_task_alone(sent: Sent) -> None:

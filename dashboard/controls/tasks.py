@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from typing import Any
 
 from django.conf import settings
@@ -11,10 +13,11 @@ from django.shortcuts import redirect, render
 from dashboard import access
 from dashboard.controls import actor, acts, admit, allowed, control, reason, send
 from dashboard.queries import abort as abortable
-from dashboard.queries import blast, stamps
+from dashboard.queries import audit, blast, stamps
 from dashboard.queries import ladders as queries
 from dashboard.queries.ladders import steps
 from dashboard.queries.radius import radius, waits
+from monitor import control as engine
 from monitor.control import Command, Refused, ladders
 from monitor.models import Ladder
 
@@ -72,6 +75,17 @@ def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
     return _climbing(request, ladders.withdraw(pk, actor(request)))
 
 
+@control("withdraw")
+def withdraw_revoke(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """A revoke that stands, by ids or by a stamp, is told to no worker any more."""
+    command = engine.withdrawal(pk, reason(request))
+    admit(request, command, "withdraw")
+    done = audit.outcome(engine.withdraw(pk, command, actor(request)))
+    if request.headers.get("HX-Request") == "true":
+        return render(request, "audit/_toasts.html", {"outcomes": [done]})
+    return redirect("control-record", pk=pk)
+
+
 @control("abort", asks=True)
 def abort(request: HttpRequest) -> HttpResponse:
     """ABORTED is written into the result backend, for tasks that ask; a GET shows what that does not do."""
@@ -87,14 +101,25 @@ def revoke_stamped(request: HttpRequest) -> HttpResponse:
     """Every task that bears a stamp, now and later; a GET offers the stamps of a task, and fields."""
     if request.method == "POST":
         given = {key: request.POST.get(key, "").strip() for key in ("header", "value", "signal", "hours")}
-        if "=" in request.POST.get("stamp", ""):
-            given["header"], _, given["value"] = request.POST["stamp"].partition("=")
+        if chosen := request.POST.get("stamp", ""):
+            given["header"], given["value"] = _pair(chosen)
         target = f"{given['header']}={given['value']}"
         arguments = {key: value for key, value in given.items() if value}
         command = Command("revoke_by_stamped_headers", (target,), arguments, reason=reason(request))
         return send(request, [command])
     hit = stamps.hit(request.GET.get("uuid", ""), request.GET.get("header", ""), request.GET.get("value", ""))
     return _ask(request, "tasks/_stamp_form.html", "Revoke by stamp", hit=hit, signals=acts.SIGNALS)
+
+
+def _pair(chosen: str) -> tuple[str, str]:
+    """Header and value of a stamp that was chosen, as ``stamps.Hit.choices`` writes them."""
+    try:
+        header, value = json.loads(chosen)
+    except (TypeError, ValueError, RecursionError):
+        header = value = None
+    if not isinstance(header, str) or not isinstance(value, str):
+        raise Refused(f"{chosen[:60]!r} is no stamp that was offered. Type its header and value.")
+    return header.strip(), value.strip()
 
 
 # The value of the choice that is no signal.

@@ -124,7 +124,11 @@ class Shown:
         """ "3 tasks", "imports@prod-g1"."""
         targets = self.record.targets
         if self.record.command in _ACTS:
-            what = {"steps": "the steps for a task", "stamp": f"the stamp {' '.join(map(str, targets))}"}
+            what = {
+                "steps": "the steps for a task",
+                "stamp": f"the stamp {' '.join(map(str, targets))}",
+                "revoke": f"the revoke of {len(targets)} task{'' if len(targets) == 1 else 's'}",
+            }
             given = self.record.arguments
             return what.get(given.get("what", "")) or str(given.get("act", "an act"))
         if not targets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field
 
@@ -35,6 +36,11 @@ class Hit:
     deaf: list[tuple[str, str]] = field(default_factory=list)  # who cannot end a running task, and why
     standing: list[StandingStamp] = field(default_factory=list)
     unchecked: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def choices(self) -> list[tuple[str, str, str]]:
+        """What each choice sends, its header and its value: either may hold an equals sign."""
+        return [(json.dumps(one), *one) for one in self.stamps]
 
 
 def hit(uuid: str, header: str, value: str) -> Hit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from monitor.control.keeping import beyond
 from monitor.models import StandingRevoke, StandingStamp
 
 
@@ -16,6 +17,7 @@ class Standing:
     started: int  # of them, all the same
     ended: int  # of those, terminated as was asked for
     again: list[tuple[str, float]]  # worker, Unix seconds
+    beyond: int = 0  # of those that stand, so many are not sent again: there are too many
 
 
 def of_record(record: UUID) -> Standing | None:
@@ -28,7 +30,8 @@ def of_record(record: UUID) -> Standing | None:
     stand = [row for row in rows if row[0] is None]
     started = sum(row[1] is not None for row in stand)
     ended = sum(row[3] is not None for row in rows)
-    return Standing(len(stand), started, ended, sorted(again, key=lambda one: -one[1])[:5])
+    last = sorted(again, key=lambda one: -one[1])[:5]
+    return Standing(len(stand), started, ended, last, beyond(record) if stand else 0)
 
 
 def stamp_of(record: UUID) -> StandingStamp | None:

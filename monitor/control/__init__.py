@@ -16,7 +16,7 @@ from monitor.control.keeping import Keeper
 from monitor.control.ladders import Plan, plan
 from monitor.control.performing import keep, perform, recover, refuse
 from monitor.control.purging import depth
-from monitor.control.standing import standing
+from monitor.control.standing import standing, withdraw, withdrawal
 from monitor.control.tending import Tender
 
 __all__ = [
@@ -46,4 +46,6 @@ __all__ = [
     "refuse",
     "retry",
     "standing",
+    "withdraw",
+    "withdrawal",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from uuid import UUID
 
 import structlog
 from django.db import DatabaseError, connections
@@ -95,6 +96,7 @@ class Keeper:
     barred: Barred = nobody_barred
     _told: dict[str, _Told] = field(default_factory=dict)
     _began: float = 0.0
+    _full: bool = False
 
     def look(self) -> int:
         """One look: what is moot, what was started all the same, who must be told again. How many stand."""
@@ -107,6 +109,10 @@ class Keeper:
     def _look(self, now: float) -> int:
         self._began = self._began or now
         uuids = list(_open().values_list("uuid", flat=True)[:MOST])
+        if self._full != (len(uuids) == MOST):
+            self._full = not self._full
+            if self._full:
+                log.warning("so many revokes stand that younger ones are not sent again", most=MOST)
         if not uuids:
             return 0
         waiting = self._settle(uuids, now)
@@ -223,6 +229,16 @@ def _tell_of(records: Iterable[object]) -> None:
 
 def _open() -> QuerySet[StandingRevoke]:
     return StandingRevoke.objects.filter(moot_at=None).order_by("since")
+
+
+def beyond(record: UUID) -> int:
+    """How many of a command's standing revokes are not sent again, as ``MOST`` others stood before."""
+    mine = _open().filter(record=record)
+    one = mine.first()
+    if one is None:
+        return 0
+    before = _open().filter(since__lt=one.since).count()
+    return max(0, mine.count() - max(0, MOST - before))
 
 
 def _by_record(waiting: set[str]) -> list[_Standing]:

@@ -69,6 +69,10 @@ def order(command: Command) -> Order:
     if not online:
         raise Refused("No worker is online: nobody would remember the stamp. Revoke when one is.")
     given = command.arguments
+    stand = StandingStamp.objects.filter(until__gt=time.time())
+    is_new = not stand.filter(header=given["header"], value=given["value"]).exists()
+    if is_new and stand.count() >= MOST:
+        raise Refused(f"{MOST:,} stamps stand already, and Umbel keeps up no more. Withdraw one first.")
     to = among(command.destinations, online) or tuple(online)
     headers = {given["header"]: values_of(given["value"])}
     found = Order(command, [], dict(given))
@@ -168,7 +172,8 @@ class StampKeeper:
     def look(self) -> int:
         """One look; how many stand."""
         now = self.clock()
-        standing = list(StandingStamp.objects.filter(until__gt=now).select_related("record")[:MOST])
+        stand = StandingStamp.objects.filter(until__gt=now).order_by("-since")
+        standing = list(stand.select_related("record")[:MOST])
         if not standing:
             return 0
         workers = list(
