@@ -184,6 +184,15 @@ def test_many_workers_are_shut_down_when_their_number_is_typed(operator: Client)
     }
 
 
+def test_one_worker_of_the_list_is_shut_down_when_its_name_is_typed(operator: Client) -> None:
+    html = body(operator.post("/workers/shutdown/many/", {"worker": [online("w.0@h").pk]}))
+    assert "Type “w.0@h” to confirm" in html and 'pattern="w\\.0@h"' in html
+    for typed in ("", "1 workers", "w@h"):
+        assert confirmed(operator, typed=typed).status_code == 409, typed
+    assert BulkAct.objects.get().state == "draft"
+    assert confirmed(operator, typed="w.0@h").status_code == 302
+
+
 def test_pools_of_many_workers_grow_by_a_number(operator: Client) -> None:
     keys = [online(f"w{n}@h").pk for n in range(2)]
     assert operator.post("/workers/grow/many/", {"worker": keys, "n": "none"}).status_code == 409

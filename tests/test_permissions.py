@@ -16,7 +16,7 @@ from monitor import control as engine
 from monitor.acts.models import BulkAct
 from monitor.control.kinds import KINDS
 from monitor.control.ladders import BACKEND, HERE, Plan, Rung
-from monitor.models import ControlRecord, Task, Worker
+from monitor.models import ControlRecord, Ladder, Task, Worker
 from tests.test_access import PATTERNS, address
 from tests.test_task_controls import Sent, running
 
@@ -287,9 +287,6 @@ def test_the_rule_is_asked_of_an_act_on_many_when_it_is_shown_and_when_it_is_con
     assert answer.status_code == 403 and "Not on Fridays." in answer.content.decode()
     assert people["operator"].post(confirm, {"reason": "wrong prices"}).status_code == 302
     assert own_rule == [("operator", "revoke", ("a", "b"))] * 3
-    # Who only stops what others began is not asked about.
-    assert people["operator"].post(f"/acts/{act.pk}/withdraw/").status_code == 302
-    assert len(own_rule) == 3
     refused = ControlRecord.objects.get(effect="refused")
     assert (refused.targets, refused.evidence) == (["a", "b"], "Not on Fridays.")
 
@@ -331,6 +328,69 @@ def test_many_want_a_reason_unless_the_settings_say_otherwise(
     settings.UMBEL_REASONS = {"bulk": "none"}
     assert client.post(confirm).status_code == 302
     assert BulkAct.objects.get(state="held").reason == "none given"
+
+
+@pytest.mark.parametrize(("word", "state"), [("withdraw", "held"), ("stop", "sending")])
+def test_the_rule_and_a_reason_are_asked_for_when_an_act_is_ended(
+    word: str, state: str, people: dict[str, Client], own_rule: list[Any], settings: Any
+) -> None:
+    settings.UMBEL_REASONS = {word: "required"}
+    waiting("a", "b")
+    people["operator"].post("/tasks/revoke/", {"uuid": ["a", "b"]})
+    act = BulkAct.objects.get()
+    people["operator"].post(f"/acts/{act.pk}/confirm/", {"reason": "wrong prices"})
+    BulkAct.objects.update(state=state)
+    own_rule.clear()
+    path = f"/acts/{act.pk}/{word}/"
+    assert people["operator"].post(path).status_code == 422 and own_rule == []
+    will_answer("Only its author ends it.")
+    answer = people["operator"].post(path, {"reason": "too late"})
+    assert answer.status_code == 403 and "Only its author ends it." in answer.content.decode()
+    act.refresh_from_db()
+    assert (act.state, act.stopped_at) == (state, None)
+    assert people["operator"].post(path, {"reason": "the prices were right"}).status_code == 302
+    assert own_rule == [("operator", word, ("a", "b"))] * 2
+    done = ControlRecord.objects.get(command=word, effect="verified")
+    assert (done.targets, done.reason) == ([str(act.pk)], "the prices were right")
+
+
+def test_the_rule_and_a_reason_are_asked_for_when_steps_are_withdrawn(
+    people: dict[str, Client], own_rule: list[Any], settings: Any
+) -> None:
+    settings.UMBEL_REASONS = {"withdraw": "required"}
+    now = time.time()
+    one = Ladder.objects.create(
+        uuid="runs", worker="w@h", username="ada", role="operator", wait=10, since=now, due_at=now + 10,
+        rungs=[{"do": "SIGTERM", "by": "celery"}],
+    )  # fmt: skip
+    path = f"/tasks/steps/{one.pk}/withdraw/"
+    assert people["operator"].post(path).status_code == 422
+    will_answer("Only its author ends it.")
+    assert people["operator"].post(path, {"reason": "it cleans up"}).status_code == 403
+    assert Ladder.objects.filter(ended_at=None).exists()
+    assert people["operator"].post(path, {"reason": "it cleans up"}).status_code == 302
+    assert own_rule == [("operator", "withdraw", ("runs",))] * 2
+    assert ControlRecord.objects.get(command="withdraw", effect="noted").reason == "it cleans up"
+
+
+def test_the_rule_is_given_the_names_of_tasks_that_are_retried_together(
+    people: dict[str, Client], own_rule: list[Any]
+) -> None:
+    waiting("a", "b", "c")
+    Task.objects.update(state="FAILURE")
+    Task.objects.filter(uuid="c").update(name="shop.bill")
+    assert people["operator"].post("/tasks/retry/", {"uuid": ["a", "b", "c"]}).status_code == 200
+    act = BulkAct.objects.get()
+    will_answer("Bills are sent once.")
+    answer = people["operator"].post(f"/acts/{act.pk}/confirm/", {"reason": "the mail was down"})
+    assert answer.status_code == 403
+    people["operator"].post(f"/acts/{act.pk}/confirm/", {"reason": "the mail was down"})
+    people["operator"].post(f"/acts/{act.pk}/withdraw/")
+    names = ("shop.bill", "shop.nap")
+    assert own_rule == [
+        *[("operator", "send_task", names)] * 3,
+        ("operator", "withdraw", names),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -82,13 +82,16 @@ def allowed(request: HttpRequest, command: str, targets: Sequence[str], *also: s
         raise NotAllowed(can.reason)
 
 
-def admit(request: HttpRequest, command: Command, name: str, *also: str) -> None:
+def admit(
+    request: HttpRequest, command: Command, name: str, *also: str, about: Sequence[str] | None = None
+) -> None:
     """For what does not go through ``send``: raises when it wants a reason, or when its sender may not.
 
     ``name`` is the permission, beside those in ``also``; the command is what a refusal is recorded as.
+    ``about``: what the site's own rule is asked about, when that is not the command's targets.
     """
     _has_reason(command, name, *also)
-    can = access.may(request, name, command.targets, also)
+    can = access.may(request, name, access.about(command) if about is None else about, also)
     if not can.allowed:
         engine.refuse(command, actor(request), can.reason)
         raise NotAllowed(can.reason)

@@ -13,15 +13,17 @@ from django.shortcuts import redirect, render
 from dashboard import access, permissions
 from dashboard.controls import NotAllowed, actor, admit, allowed, control, reason
 from dashboard.forms.tasks import task_filter
-from dashboard.forms.workers import pool_number
+from dashboard.forms.workers import confirmed, pattern, pool_number
 from dashboard.queries import acts as queries
 from dashboard.queries import blast, chosen
 from monitor import control as engine
 from monitor.acts import making
 from monitor.acts.kinds import KINDS
 from monitor.acts.making import List
-from monitor.acts.models import BulkAct
+from monitor.acts.models import ActTarget, BulkAct
 from monitor.control import Command, Refused
+from monitor.control.commands import SEND, SHUTDOWN
+from monitor.models import Task
 
 NO_REASON = "none given"  # where the settings require none
 HOLDS = (0, 5, 10, 20, 30)
@@ -76,15 +78,19 @@ def workers(request: HttpRequest, command: str) -> HttpResponse:
 def confirm(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """What was proposed is done, after its hold. A second click is the same act."""
     draft = BulkAct.objects.filter(pk=pk).first()
-    if draft is not None and draft.command == "shutdown" and draft.state == BulkAct.State.DRAFT:
-        typed, wanted = request.POST.get("typed", "").strip(), f"{draft.count} workers"
-        if draft.count > 1 and typed != wanted:
+    if draft is not None and draft.command == SHUTDOWN and draft.state == BulkAct.State.DRAFT:
+        typed, wanted = request.POST.get("typed", "").strip(), _to_type(draft)
+        if draft.count == 1:
+            confirmed(typed, wanted)
+        elif typed != wanted:
             raise Refused(f"“{typed[:40]}” is not “{wanted}”: type that to confirm. Nothing was sent.")
     arguments = {"signal": request.POST["signal"]} if "signal" in request.POST else {}
     why = reason(request)
     if draft is not None and draft.state == BulkAct.State.DRAFT:
         command = Command(draft.command, tuple(draft.targets(draft.count)), arguments, reason=why)
-        admit(request, command, *permissions.named(draft.command, draft.arguments), "bulk")
+        admit(
+            request, command, *permissions.named(draft.command, draft.arguments), "bulk", about=_about(draft)
+        )
     hold = request.POST.get("hold", str(settings.UMBEL_BULK_HOLD))
     act = making.confirm(pk, actor(request), arguments, reason=why or NO_REASON, hold=making.hold_of(hold))
     return answer(request, act)
@@ -93,13 +99,21 @@ def confirm(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 @control("withdraw")
 def withdraw(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """A held act is never sent; any operator may."""
-    return answer(request, making.withdraw(pk, actor(request)))
+    return answer(request, making.withdraw(pk, actor(request), reason=_ends(request, pk, "withdraw")))
 
 
 @control("stop")
 def stop(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """No further batch of it is sent; any operator may."""
-    return answer(request, making.stop(pk, actor(request)))
+    return answer(request, making.stop(pk, actor(request), reason=_ends(request, pk, "stop")))
+
+
+def _ends(request: HttpRequest, pk: uuid.UUID, name: str) -> str:
+    """The reason; raises when it is wanted and missing, or when the sender may not end this act."""
+    why = reason(request)
+    if (act := BulkAct.objects.exclude(state=BulkAct.State.DRAFT).filter(pk=pk).first()) is not None:
+        admit(request, Command(name, (str(pk),), {"act": act.words}, reason=why), name, about=_about(act))
+    return why
 
 
 def hold_one(
@@ -136,6 +150,8 @@ def _ask(
     context = {
         "title": queries.VERBS[command][0].removesuffix(" of"),
         "act": act,
+        "to_type": _to_type(act) if act else "",
+        "pattern": pattern(_to_type(act)) if act else "",
         "shown": queries.Shown(act) if act else None,
         "command": command,
         "permission": permissions.named(command, {})[0],
@@ -169,7 +185,25 @@ def _allowed(request: HttpRequest, command: str, found: List) -> None:
         if not (can := access.entitled(request, name)).allowed:
             raise NotAllowed(can.reason)
     if found.targets:
-        allowed(request, names[0], [row.target for row in found.targets], *names[1:])
+        about = [row.target for row in found.targets]
+        if names[0] == SEND:
+            about = sorted({row.name for row in found.targets})
+        allowed(request, names[0], about, *names[1:])
+
+
+def _about(act: BulkAct) -> list[str]:
+    """What the site's own rule is asked about: the targets, or the names of tasks that are sent again."""
+    if permissions.named(act.command, act.arguments)[0] != SEND:
+        return act.targets(act.count)
+    targets = ActTarget.objects.filter(act=act).order_by().values("target")
+    return sorted(set(Task.objects.filter(uuid__in=targets).values_list("name", flat=True)))
+
+
+def _to_type(act: BulkAct) -> str:
+    """What must be typed before it is done: how many workers, and of one its name; "" for nothing."""
+    if act.command != SHUTDOWN:
+        return ""
+    return act.targets(1)[0] if act.count == 1 else f"{act.count} workers"
 
 
 def _bounded(count: int, what: str) -> None:

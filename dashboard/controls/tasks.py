@@ -72,7 +72,11 @@ def terminate(request: HttpRequest) -> HttpResponse:
 @control("withdraw")
 def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
     """No further step of an act that ends a task step by step."""
-    return _climbing(request, ladders.withdraw(pk, actor(request)))
+    ladder = Ladder.objects.filter(pk=pk).first()
+    why = reason(request)
+    if ladder is not None:
+        admit(request, Command("withdraw", (ladder.uuid,), {"what": "steps"}, reason=why), "withdraw")
+    return _climbing(request, ladders.withdraw(pk, actor(request), why))
 
 
 @control("withdraw")

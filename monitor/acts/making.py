@@ -143,7 +143,7 @@ def hold_of(value: object) -> float:
     return float(text)
 
 
-def withdraw(identity: uuid.UUID, actor: Actor, now: float | None = None) -> BulkAct:
+def withdraw(identity: uuid.UUID, actor: Actor, now: float | None = None, reason: str = "") -> BulkAct:
     """A held act is never sent. By any operator. Raises ``Refused`` when it is too late."""
     _may(actor)
     now = time.time() if now is None else now
@@ -158,7 +158,7 @@ def withdraw(identity: uuid.UUID, actor: Actor, now: float | None = None) -> Bul
         )
         if done:
             leave(act, "Withdrawn before it was sent.", now)
-            record(WITHDRAW, act, actor, f"Withdrawn before anything was sent: {act}.", now)
+            record(WITHDRAW, act, actor, f"Withdrawn before anything was sent: {act}.", now, reason=reason)
     if not done:
         act.refresh_from_db()
         if act.state == State.WITHDRAWN:
@@ -172,7 +172,7 @@ def withdraw(identity: uuid.UUID, actor: Actor, now: float | None = None) -> Bul
     return act
 
 
-def stop(identity: uuid.UUID, actor: Actor, now: float | None = None) -> BulkAct:
+def stop(identity: uuid.UUID, actor: Actor, now: float | None = None, reason: str = "") -> BulkAct:
     """No further batch is sent; what is under way ends. By any operator. Raises ``Refused``."""
     _may(actor)
     now = time.time() if now is None else now
@@ -182,7 +182,7 @@ def stop(identity: uuid.UUID, actor: Actor, now: float | None = None) -> BulkAct
             stopped_by=actor.username[:150], stopped_at=now
         )
         if done:
-            record(STOP, act, actor, f"Stopped while it was being sent: {act}.", now)
+            record(STOP, act, actor, f"Stopped while it was being sent: {act}.", now, reason=reason)
     if not done:
         act.refresh_from_db()
         if act.state == State.SENDING:
@@ -214,7 +214,7 @@ def tell(act: uuid.UUID) -> None:
     announce({"acts", f"act:{act}", "controls"})
 
 
-def record(command: str, act: BulkAct, actor: Actor, evidence: str, now: float) -> None:
+def record(command: str, act: BulkAct, actor: Actor, evidence: str, now: float, *, reason: str = "") -> None:
     """What was done to an act, in the audit log."""
     ControlRecord.objects.create(
         at=now,
@@ -225,6 +225,7 @@ def record(command: str, act: BulkAct, actor: Actor, evidence: str, now: float) 
         command=command,
         targets=[str(act.pk)],
         arguments={"act": act.words},
+        reason=DEFAULT.text(reason)[:500],
         effect=ControlRecord.Effect.VERIFIED,
         evidence=evidence,
         completed_at=now,

@@ -165,12 +165,12 @@ def _start(command: Command, wait: float, actor: Actor) -> Ladder:
     return ladder
 
 
-def withdraw(pk: int, actor: Actor) -> Ladder:
+def withdraw(pk: int, actor: Actor, reason: str = "") -> Ladder:
     """No further step; what was sent stays sent. Raises ``Refused``."""
     ladder = Ladder.objects.filter(pk=pk).first()
     if ladder is None:
         raise Refused("There is no such act any more.")
-    command = Command(WITHDRAW, (ladder.uuid,), {"what": "steps"})
+    command = Command(WITHDRAW, (ladder.uuid,), {"what": "steps"}, reason=reason)
     try:
         if actor.role not in MAY_CONTROL:
             raise Refused(f"{actor.username or 'You'} cannot control workers: that needs the operator role.")
