@@ -77,11 +77,13 @@ def _search(broker: Broker, names: Iterable[str], may_be: Callable[[bytes], bool
         return search
     look = queues.Look()
     reading = _Reading(broker, look, may_be, search)
-    for name in list(dict.fromkeys(names))[: queues.MOST_QUEUES]:
+    all_ = list(dict.fromkeys(names))
+    for name in all_[: queues.MOST_QUEUES]:
         for key in queues.keys(broker, name):
             reading.list(key, name)
     reading.unacknowledged()
-    search.whole = not (look.cut or look.unread)
+    # Where no queue is known none was looked into, and ``queues.names`` ends at its bound.
+    search.whole = 0 < len(all_) < queues.MOST_QUEUES and not (look.cut or look.unread)
     return search
 
 

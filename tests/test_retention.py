@@ -166,9 +166,24 @@ def test_a_control_record_goes_with_what_it_sent_and_never_before_a_revoke_that_
     for one in (old, young):
         models.SentTask.objects.create(uuid=f"t{one.at}", record=one, at=one.at)
         models.StandingRevoke.objects.create(uuid=f"r{one.at}", record=one, since=one.at)
+        models.StandingStamp.objects.create(
+            header="x", value=f"{one.at}", record=one, since=one.at, until=one.at + DAY
+        )
+        for ended_at in (one.at, None):
+            models.Ladder.objects.create(
+                uuid=f"t{one.at}{ended_at}", wait=10, since=one.at, due_at=one.at, ended_at=ended_at
+            )
     models.StandingRevoke.objects.create(uuid="later", record=named, since=NOW - DAY)
+    still = record(400)
+    models.StandingStamp.objects.create(
+        header="x", value="still", record=still, since=NOW - 400 * DAY, until=NOW + DAY
+    )
     store.prune(NOW)
-    assert set(models.ControlRecord.objects.all()) == {named, young}
+    assert set(models.ControlRecord.objects.all()) == {named, young, still}
+    assert models.StandingStamp.objects.count() == 2
+    # Steps that are over go too; those of a task that is still being ended stay.
+    assert models.Ladder.objects.filter(ended_at=None).count() == 2
+    assert models.Ladder.objects.exclude(ended_at=None).get().ended_at == young.at
     assert models.SentTask.objects.get().record == young
     assert models.StandingRevoke.objects.count() == 2
 

@@ -141,6 +141,13 @@ def test_one_stamp_too_many_is_refused_and_one_that_stands_is_renewed(
     order("3")
 
 
+def test_the_dialog_says_how_many_stamps_it_does_not_show(client: Client) -> None:
+    for number in range(22):
+        stamp(str(number))
+    page = client.get("/tasks/revoke-stamped/").content.decode()
+    assert page.count(">Withdraw<") == 20 and "and 2 older" in page
+
+
 def test_a_receipt_says_for_how_many_a_revoke_is_not_sent_again(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,7 +97,7 @@ def _messages(found: Radius, tasks: Sequence[Task]) -> dict[str, whereabouts.Mes
         found.unchecked.append(("their messages", f"the broker did not answer: {current.explain(error)}"))
         return {}
     if not search.whole:
-        found.unchecked.append(("all messages of the broker", "there are more than are read at once"))
+        found.unchecked.append(("all messages of the broker", "they could not all be read"))
     found.found = search.found
     return {one.uuid: one for one in search.found}
 

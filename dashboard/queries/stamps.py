@@ -11,13 +11,14 @@ from redis.exceptions import RedisError
 
 from dashboard.queries import backlog
 from dashboard.queries.radius import radius
-from monitor import broker, whereabouts
+from monitor import broker, queues, whereabouts
 from monitor.control.capabilities import capabilities
 from monitor.control.commands import TERMINATE
 from monitor.control.stamps import HOURS, values_of
 from monitor.models import StandingStamp, Worker
 
 SAMPLE = 5
+SHOWN = 20  # stamps that stand
 
 
 @dataclass(slots=True)
@@ -34,7 +35,8 @@ class Hit:
     sample: list[str] = field(default_factory=list)  # names of tasks
     workers: int = 0  # online
     deaf: list[tuple[str, str]] = field(default_factory=list)  # who cannot end a running task, and why
-    standing: list[StandingStamp] = field(default_factory=list)
+    standing: list[StandingStamp] = field(default_factory=list)  # the last ones
+    more: int = 0  # that stand
     unchecked: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -54,7 +56,9 @@ def hit(uuid: str, header: str, value: str) -> Hit:
         for worker in online
         if not (can := capabilities(worker).of(TERMINATE)).allowed
     ]
-    found.standing = list(StandingStamp.objects.filter(until__gt=time.time()).order_by("-since")[:20])
+    stand = StandingStamp.objects.filter(until__gt=time.time())
+    found.standing = list(stand.order_by("-since")[:SHOWN])
+    found.more = stand.count() - len(found.standing)
     if found.uuid:
         near = radius([found.uuid], "revoke")
         found.unchecked = near.unchecked
@@ -74,6 +78,8 @@ def _count(found: Hit) -> None:
         return
     texts = [value if isinstance(value, str) else str(value) for value in values_of(found.value)]
     try:
+        # Also those of which no event told.
+        names |= set(queues.names(current))
         search = whereabouts.stamped(current, found.header, texts, names)
     except (RedisError, OSError, KombuError) as error:
         found.unchecked.append(("waiting messages", f"the broker did not answer: {current.explain(error)}"))

@@ -90,6 +90,7 @@ class Pruning:
                 _delete(cursor, models.SentTask, "at < %s", [controls]),
                 _delete(cursor, models.StandingRevoke, "since < %s", [controls]),
                 _delete(cursor, models.StandingStamp, "until < %s", [controls]),
+                _delete(cursor, models.Ladder, "ended_at < %s", [controls]),
                 _delete(cursor, models.ControlRecord, f"at < %s{_unnamed()}", [controls]),
                 *(self._excess(cursor, model, oldest, most) for model, oldest, most in MOST_ROWS),
             ]
