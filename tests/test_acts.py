@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from monitor.acts import making
+from monitor.acts.kinds import Sight, ran_again
 from monitor.acts.making import Frozen, List
 from monitor.acts.models import ActTarget, BulkAct
 from monitor.acts.sending import GRACE, RESUME_WITHIN, tidy
@@ -434,3 +435,22 @@ def test_fifty_thousand_are_frozen_in_seconds() -> None:
     making.confirm(act.pk, MILA, {}, reason="x", hold=0)
     assert time.monotonic() - began < 10
     assert ActTarget.objects.filter(act=act).count() == 50_000
+
+
+@pytest.mark.parametrize(
+    ("row", "outcome", "words", "final"),
+    [
+        ({"state": "RECEIVED"}, "confirmed", "a worker has it", True),
+        ({"state": "LOST"}, "not", "that is lost", False),
+        ({"state": "REVOKED", "known": "seen"}, "not", "a worker skipped it", True),
+        ({"state": "REVOKED", "known": "seen", "expired": True}, "not", "it expired", True),
+        ({"state": "REVOKED", "known": "seen", "terminated": True}, "confirmed", "a worker has it", True),
+        ({"state": "REVOKED", "known": "result"}, "sent", "the result says REVOKED", False),
+        ({"state": "PENDING"}, "sent", "", False),
+    ],
+)
+def test_a_task_run_again_is_confirmed_only_when_a_worker_has_it(
+    row: dict[str, Any], outcome: str, words: str, final: bool
+) -> None:
+    fate = ran_again(Sight({"uuid": "new", "known": "", "expired": False, "terminated": False} | row))
+    assert (fate.outcome, fate.final) == (outcome, final) and words in fate.text

@@ -216,10 +216,18 @@ def ran_again(sight: Sight) -> Fate:
     """Proved when a worker has the new task; it may wait in its queue for long."""
     if sight.answered == Outcome.REFUSED:
         return Fate(Outcome.REFUSED, sight.text, True)
-    if sight.row is not None and sight.row["state"] != PENDING:
-        return Fate(
-            Outcome.CONFIRMED, f"It was sent again as {sight.row['uuid']}, and a worker has it.", True
-        )
+    row = sight.row
+    if row is not None and row["state"] != PENDING:
+        sent = f"It was sent again as {row['uuid']},"
+        if row["state"] == LOST:
+            return Fate(Outcome.NOT, f"{sent} and that is lost.", False)
+        if row["state"] == REVOKED and row["known"] != "seen":
+            # Workers write that to the result backend as soon as they are told.
+            return Fate(Outcome.SENT, f"{sent} and the result says REVOKED.", False)
+        if row["state"] == REVOKED and not row["terminated"]:
+            why = "it expired before it was run" if row["expired"] else "a worker skipped it: it is revoked"
+            return Fate(Outcome.NOT, f"{sent} and {why}.", True)
+        return Fate(Outcome.CONFIRMED, f"{sent} and a worker has it.", True)
     if sight.seen is True:
         return Fate(Outcome.CONFIRMED, f"Sent again. {sight.text}", True)
     if sight.seen is False:
