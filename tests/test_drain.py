@@ -31,6 +31,7 @@ class Bench:
         self.sent: list[tuple[str, str]] = []
         self.refusals: dict[str, str] = {}
         self.silent = False
+        self.mute: set[str] = set()  # commands that it does not answer, and does not carry out
         monkeypatch.setattr(draining, "queues_of", lambda *_: None if self.silent else set(self.consumed))
         monkeypatch.setattr(draining, "perform", self.perform)
 
@@ -39,8 +40,14 @@ class Bench:
         if queue in self.refusals:
             raise Refused(self.refusals[queue])
         self.sent.append((command.name, queue))
-        (self.consumed.add if command.name == "add_consumer" else self.consumed.discard)(queue)
         now = time.time()
+        if command.name in self.mute:
+            return models.ControlRecord.objects.create(
+                at=now, sent_at=now, username=actor.username, role=actor.role, command=command.name,
+                targets=list(command.targets), arguments=command.arguments, effect="pending",
+                replies=[{"worker": "a@h", "outcome": "silent", "text": ""}],
+            )  # fmt: skip
+        (self.consumed.add if command.name == "add_consumer" else self.consumed.discard)(queue)
         return models.ControlRecord.objects.create(
             at=now, sent_at=now, completed_at=now, username=actor.username, role=actor.role,
             command=command.name, targets=list(command.targets), arguments=command.arguments,
@@ -158,6 +165,39 @@ def test_an_undo_that_is_refused_in_part_leaves_the_drain_under_way(bench: Bench
     bench.refusals.clear()
     assert draining.undo(bench.drain, MILA)
     assert bench.consumed == {"mail", "imports"}
+
+
+def test_an_undo_that_is_not_answered_leaves_the_drain_under_way(bench: Bench) -> None:
+    found = draining.drain("a@h", MILA)
+    bench.mute = {"add_consumer"}
+    assert not draining.undo(found, MILA)
+    assert bench.sent[2:] == [("add_consumer", "imports")], "it is not asked for each"
+    assert bench.drain.ended_at is None and bench.view().undoable
+    assert dict(bench.words()) == {"imports": "Sent", "mail": "Refused"}
+    assert bench.drain.refused == {"mail": "Not sent: a@h did not answer."}
+    assert not models.ControlRecord.objects.filter(command="end_drain").exists()
+    bench.mute = set()
+    assert draining.undo(bench.drain, MILA) and bench.consumed == {"mail", "imports"}
+
+
+def test_it_can_go_only_when_each_cancel_is_confirmed(operator: Client, bench: Bench) -> None:
+    bench.mute = {"cancel_consumer"}
+    found = draining.drain("a@h", MILA)
+    models.Drain.objects.update(refused={}, queues=["imports"])
+    view = bench.view()
+    assert (bench.words(), view.consumed, view.pending, view.ready) == ([("imports", "Sent")], 0, 1, False)
+    html = operator.get(reverse("worker-drain", args=[bench.row.pk])).content.decode()
+    assert "1 not confirmed yet" in html and "it can go" not in html
+    models.ControlRecord.objects.filter(pk__in=found.records).update(effect="verified")
+    bench.consumed.discard("imports")
+    bench.listed()
+    assert bench.view().ready
+    # Added again by half an undo: it consumes.
+    models.ControlRecord.objects.filter(pk__in=found.records).update(command="add_consumer")
+    bench.consumed.add("imports")
+    bench.listed()
+    assert dict(bench.words()) == {"imports": "Added again"}
+    assert not bench.view().ready and bench.view().consumed == 1
 
 
 def test_after_the_last_step_there_is_no_way_back(bench: Bench) -> None:

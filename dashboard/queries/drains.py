@@ -16,6 +16,7 @@ from monitor.models import ControlRecord, Drain
 from monitor.records import RECEIVED
 
 RECENT = 86_400.0  # seconds that a drain which is over is still shown
+SENT = "Sent"  # the word for a command whose effect is still looked for
 Effect = ControlRecord.Effect
 
 
@@ -50,6 +51,7 @@ class DrainView:
     held: list[Held]
     shutdown: ControlRecord | None
     consumed: int  # of its queues, as far as is known
+    pending: int = 0  # of its queues those whose command Umbel still looks after
 
     @property
     def open(self) -> bool:
@@ -67,7 +69,7 @@ class DrainView:
     @property
     def ready(self) -> bool:
         """Whether nothing speaks against the last step."""
-        return self.undoable and not self.consumed and not self.left
+        return self.undoable and not self.consumed and not self.pending and not self.left
 
 
 def drain(view: WorkerView) -> DrainView:
@@ -77,9 +79,10 @@ def drain(view: WorkerView) -> DrainView:
         late = Drain.objects.filter(worker=view.hostname, ended_at__gt=view.now - RECENT)
         found = late.order_by("-ended_at").first()
     steps = _steps(view, found) if found is not None else []
-    consumed = sum(one.word in ("Still consumed", "Refused", "Not sent", "Not confirmed") for one in steps)
+    pending = sum(one.word == SENT for one in steps)
+    consumed = sum(one.word not in (SENT, "Cancelled") for one in steps)
     shutdown = draining.shutdown_of(found) if found is not None and found.ended_at is None else None
-    return DrainView(found, steps, leaving.leaving(view), _held(view), shutdown, consumed)
+    return DrainView(found, steps, leaving.leaving(view), _held(view), shutdown, consumed, pending)
 
 
 def _steps(view: WorkerView, found: Drain) -> list[QueueStep]:
@@ -104,7 +107,7 @@ def _state(
         return "warn", "Not sent", "Umbel ended before it was sent. It is consumed as before.", None
     back = record.command == ADD_CONSUMER
     if record.effect == Effect.PENDING:
-        return "running", "Sent", "Umbel looks whether it took effect.", record.pk
+        return "running", SENT, "Umbel looks whether it took effect.", record.pk
     if record.effect == Effect.VERIFIED:
         # What somebody did since is seen in what the worker lists now.
         told = (view.row.inspected_at or 0.0) > (record.completed_at or 0.0) + 1.0

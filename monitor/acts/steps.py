@@ -52,4 +52,4 @@ def drain(act: BulkAct, target: str, actor: Actor) -> tuple[str, str]:
     if found.refused:
         queue, why = next(iter(found.refused.items()))
         return ActTarget.Outcome.REFUSED, f"{queue}: {why}"
-    return ActTarget.Outcome.SENT, "Its queues are cancelled; the effect is not seen yet."
+    return ActTarget.Outcome.SENT, "It was told to cancel its queues; the effect is not seen yet."

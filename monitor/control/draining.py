@@ -30,6 +30,7 @@ from monitor.control.orders import LOOK_TIMEOUT, able
 from monitor.control.performing import noted, perform, refuse
 from monitor.control.waiting import tell
 from monitor.models import ControlRecord, Drain, Drift, Worker
+from monitor.redact import DEFAULT
 
 MOST_QUEUES = 100
 
@@ -53,7 +54,8 @@ def drain(hostname: str, actor: Actor, reason: str = "") -> Drain:
     try:
         with transaction.atomic():
             found = Drain.objects.create(
-                worker=hostname, at=time.time(), pid=row.pid, queues=queues, reason=reason[:500],
+                worker=hostname, at=time.time(), pid=row.pid, queues=queues,
+                reason=DEFAULT.text(reason)[:500],
                 user_id=actor.user_id, username=actor.username, role=actor.role, address=actor.address,
             )  # fmt: skip
     except IntegrityError:
@@ -89,8 +91,7 @@ def undo(found: Drain, actor: Actor) -> bool:
         _refused(command, actor, str(refusal))
         return False
     missing = [queue for queue in found.queues if queue not in consumed]
-    _send(found, ADD_CONSUMER, missing, actor)
-    if found.refused:
+    if not _send(found, ADD_CONSUMER, missing, actor):
         return False
     if _end(found, f"{actor.username} undid it: it consumes its queues again.", time.time()):
         noted(command, actor, f"{found.worker} is not drained any more; its queues were added again.")
@@ -133,8 +134,11 @@ def _checked(command: Command, actor: Actor) -> list[str]:
     return sorted(queues)
 
 
-def _send(found: Drain, name: str, queues: Sequence[str], actor: Actor) -> None:
-    """One command a queue. A worker that does not answer is not asked again for each."""
+def _send(found: Drain, name: str, queues: Sequence[str], actor: Actor) -> bool:
+    """One command a queue; whether the worker said yes to each.
+
+    One that does not answer is not asked again for each: it may have heard the first all the same.
+    """
     refused: dict[str, str] = {}
     records = [str(one) for one in found.records]
     silent = ""
@@ -156,11 +160,16 @@ def _send(found: Drain, name: str, queues: Sequence[str], actor: Actor) -> None:
         errors = [one["text"] for one in record.replies if one.get("outcome") == "error"]
         if errors:
             refused[queue] = f"{found.worker} refused: {errors[0]}"
+        elif record.sent_at is None:
+            refused[queue] = silent = record.evidence
+        elif any(one.get("outcome") != "ok" for one in record.replies):
+            silent = f"{found.worker} did not answer."
         # So far it has come, should Umbel end here.
         Drain.objects.filter(pk=found.pk).update(records=records)
     found.records, found.refused = records, refused
     found.save(update_fields=["records", "refused"])
     tell(found.worker)
+    return not refused and not silent
 
 
 def _consumed(found: Drain) -> set[str]:
