@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from typing import Any
 
 import pytest
@@ -10,13 +12,17 @@ from django.urls import reverse
 
 from dashboard import access
 from monitor import models
-from monitor.control import Actor, Command, Refused, waiting
+from monitor.control import Actor, Command, Refused, draining, waiting
 from monitor.control.inspecting import Seen
 from tests.test_workers_page import worker
 
 pytestmark = pytest.mark.django_db
 
 MILA = Actor(None, "mila", "operator", "127.0.0.1")
+
+
+class Crash(BaseException):
+    """Umbel ends in the midst of it."""
 
 
 class Bench:
@@ -27,6 +33,7 @@ class Bench:
         self.busy, self.size = 8, 8
         self.sent: list[tuple[Command, Actor]] = []
         self.refusal = ""
+        self.crash = ""  # "before" the record is written, or "after"
         monkeypatch.setattr(waiting, "seen_on", self._seen)
         self.start = models.Worker.objects.get().first_seen_at
 
@@ -34,14 +41,20 @@ class Bench:
         tasks = {f"u{n}": "active" for n in range(self.busy)} | {"r": "reserved"}
         return {"a@h": Seen(tasks=tasks, stats={"pool": {"processes": list(range(1, self.size + 1))}})}
 
-    def perform(self, command: Command, actor: Actor) -> models.ControlRecord:
+    def perform(self, command: Command, actor: Actor, *, identity: uuid.UUID) -> models.ControlRecord:
+        if self.crash == "before":
+            raise Crash
         if self.refusal:
             raise Refused(self.refusal)
         self.sent.append((command, actor))
-        return models.ControlRecord.objects.create(
-            at=self.start, username=actor.username, role=actor.role, command=command.name,
-            targets=list(command.targets), sent_at=self.start,
+        now = time.time()
+        record = models.ControlRecord.objects.create(
+            pk=identity, at=now, username=actor.username, role=actor.role, command=command.name,
+            targets=list(command.targets), sent_at=now,
         )  # fmt: skip
+        if self.crash:
+            raise Crash
+        return record
 
     def work(self, busy: int) -> None:
         self.busy = busy
@@ -156,6 +169,37 @@ def test_a_refusal_at_last_ends_it_in_words(bench: Bench) -> None:
     bench.work(0)
     bench.refusal = "a@h did not take it."
     assert bench.look() == 0 and ended() == "a@h did not take it."
+
+
+def test_what_was_sent_when_umbel_stopped_is_told_as_sent_and_not_sent_again(bench: Bench) -> None:
+    ask()
+    bench.work(2)
+    bench.crash = "after"
+    with pytest.raises(Crash):
+        bench.look()
+    bench.crash = ""
+    assert bench.look(2) == 0 and len(bench.sent) == 1
+    assert ended() == "It was sent, and Umbel stopped at that moment; the audit log has what came of it."
+
+
+def test_what_was_not_sent_when_umbel_stopped_is_sent_by_the_next(bench: Bench) -> None:
+    ask()
+    bench.work(2)
+    bench.crash = "before"
+    with pytest.raises(Crash):
+        bench.look()
+    bench.crash = ""
+    assert bench.look(2) == 0 and len(bench.sent) == 1
+    assert ended().startswith("Sent when 6 slots were idle;")
+
+
+def test_secrets_in_a_reason_are_hidden_where_it_waits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting.shrink_when_free("a@h", 5, 3600, MILA, "password=hunter2secret")
+    monkeypatch.setattr(draining, "queues_of", lambda *_: set())
+    draining.drain("a@h", MILA, "password=hunter2secret")
+    kept = [models.WaitingShrink.objects.get().reason, models.Drain.objects.get().reason]
+    kept += models.ControlRecord.objects.values_list("reason", flat=True)
+    assert all(kept) and "hunter2" not in "".join(kept)
 
 
 @pytest.mark.parametrize(

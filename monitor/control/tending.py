@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from django.db import DatabaseError, connections
 
 from monitor.control import draining, drifting, waiting
-from monitor.control.commands import Actor, Barred, Command, nobody_barred
-from monitor.models import ControlRecord, Drain, WaitingShrink
+from monitor.control.commands import Barred, nobody_barred
+from monitor.control.waiting import Perform
+from monitor.models import Drain, WaitingShrink
 
 PRUNE_EVERY = 3600.0
 KEPT = 90 * 86_400.0  # seconds that drains and shrinks which are over stay; the log keeps their commands
-Perform = Callable[[Command, Actor], ControlRecord]
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ overtaken by another command, or when its time is over; each of that is in the a
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 
 from django.db import IntegrityError, transaction
@@ -33,11 +34,13 @@ from monitor.control.orders import able
 from monitor.control.performing import noted, refuse
 from monitor.control.pools import MOST_PROCESSES
 from monitor.models import ControlRecord, WaitingShrink, Worker
+from monitor.redact import DEFAULT
 
 WITHIN = (900, 3600, 4 * 3600, 86_400)  # seconds that it may wait
 LOOK_TIMEOUT = 1.0
 UMBEL = Actor(None, "Umbel", "operator")
-Perform = Callable[[Command, Actor], ControlRecord]
+Perform = Callable[..., ControlRecord]  # monitor.control.perform
+_NAMESPACE = uuid.UUID("0b9f3f0e-7b61-4f5c-9d5a-3a0c5a1d6e42")
 
 
 def shrink_when_free(hostname: str, to: int, within: int, actor: Actor, reason: str = "") -> WaitingShrink:
@@ -61,7 +64,8 @@ def shrink_when_free(hostname: str, to: int, within: int, actor: Actor, reason: 
         with transaction.atomic():
             _open(hostname).update(ended_at=now, ended=f"{actor.username} asked for {to} instead.")
             found = WaitingShrink.objects.create(
-                worker=hostname, at=now, to=to, until=now + within, pid=row.pid, reason=reason[:500],
+                worker=hostname, at=now, to=to, until=now + within, pid=row.pid,
+                reason=DEFAULT.text(reason)[:500],
                 user_id=actor.user_id, username=actor.username, role=actor.role, address=actor.address,
             )  # fmt: skip
     except IntegrityError as error:
@@ -101,6 +105,11 @@ def look(perform: Perform, now: float, barred: Barred = nobody_barred) -> int:
     return left
 
 
+def identity(one: WaitingShrink) -> uuid.UUID:
+    """Of the record of its command: by that it is known again when Umbel stopped before it was ended."""
+    return uuid.uuid5(_NAMESPACE, f"{one.worker}\n{one.at!r}\n{one.pk}")
+
+
 def tell(hostname: str) -> None:
     """Pages of this worker draw anew."""
     from monitor.publish import announce  # the channel layer is for those that have one
@@ -132,6 +141,10 @@ def _checked(command: Command, actor: Actor) -> Worker:
 
 def _over(one: WaitingShrink, now: float) -> str:
     """Why there is nothing to wait for any more; '' while there is."""
+    if (own := ControlRecord.objects.filter(pk=identity(one)).first()) is not None:
+        if own.sent_at is None:
+            return own.evidence or "Nothing was sent."
+        return "It was sent, and Umbel stopped at that moment; the audit log has what came of it."
     row = Worker.objects.filter(hostname=one.worker).first()
     command = Command(SHRINK_WHEN_FREE, (one.worker,), {"to": one.to})
     if now > one.until:
@@ -178,7 +191,7 @@ def _carried_out(one: WaitingShrink, perform: Perform, barred: Barred) -> str:
         noted(command, UMBEL, f"{why} Nothing was sent.", ControlRecord.Effect.NONE)
         return f"{why} Nothing was sent."
     try:
-        perform(command, actor)
+        perform(command, actor, identity=identity(one))
     except Refused as refusal:
         return str(refusal)
     idle = size - sum(where == "active" for where in seen.tasks.values())
