@@ -14,7 +14,7 @@ from dashboard.queries import attention, drift
 from dashboard.queries import workers as worker_queries
 from monitor import control as engine
 from monitor import models
-from monitor.control import Actor, Command, drifting
+from monitor.control import Actor, Command, Refused, Unreachable, drifting
 from monitor.control.tending import Tender
 from tests.test_hostile_pages import harm
 from tests.test_workers_page import EVIL
@@ -320,6 +320,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Command]:
         return models.ControlRecord.objects.create(
             at=time.time(), user_id=actor.user_id, username=actor.username, role=actor.role,
             command=command.name, targets=list(command.targets), arguments=command.arguments,
+            sent_at=time.time(),
         )  # fmt: skip
 
     monkeypatch.setattr(engine, "perform", perform)
@@ -384,6 +385,36 @@ def test_one_button_sends_again_all_that_was_forgotten(operator: Client, sent: l
     assert all(c.reason.startswith("Set again after the restart at") for c in sent)
     operator.post(reverse("worker-set-again", args=[row.pk]))
     assert len(sent) == 3, "a second click sends nothing"
+
+
+@pytest.mark.parametrize("how", ["silent", "refused", "away"])
+def test_a_worker_that_does_not_answer_is_not_asked_to_set_each_again(
+    operator: Client, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    row = worker()
+    follow()
+    for n in range(5):
+        record("rate_limit", arguments={"task": f"shop.t{n}", "rate": "10/m", "before": "none"})
+    restart()
+    follow()
+    asked: list[Command] = []
+
+    def perform(command: Command, actor: Actor) -> models.ControlRecord:
+        asked.append(command)
+        if how == "refused" or (how == "away" and len(asked) > 1):
+            text = "a@h did not answer within 1 s; nothing was sent." if how == "refused" else "No broker."
+            raise Refused(text) from (Unreachable("No broker.", sent=False) if how == "away" else None)
+        return models.ControlRecord.objects.create(
+            at=time.time(), sent_at=time.time(), username=actor.username, role=actor.role,
+            command=command.name, targets=["a@h"], arguments=command.arguments, reason=command.reason,
+            replies=[{"worker": "a@h", "outcome": "silent" if how == "silent" else "ok", "text": ""}],
+        )  # fmt: skip
+
+    monkeypatch.setattr(engine, "perform", perform)
+    answer = operator.post(reverse("worker-set-again", args=[row.pk]), headers={"HX-Request": "true"})
+    assert len(asked) == (2 if how == "away" else 1)
+    assert f"{5 - len(asked)} more were not sent: try again in a moment." in answer.content.decode()
+    assert len(known()) == 5, "the rest is still offered"
 
 
 def test_a_size_is_reached_from_whatever_it_is_now(operator: Client, sent: list[Command]) -> None:

@@ -18,7 +18,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from dashboard import access, permissions
 from dashboard.queries import audit as queries
 from monitor import control as engine
-from monitor.control import Actor, Command, Refused
+from monitor.control import Actor, Command, Refused, Unreachable
 from monitor.models import ControlRecord, Worker
 
 P = ParamSpec("P")
@@ -97,8 +97,11 @@ def admit(
         raise NotAllowed(can.reason)
 
 
-def send(request: HttpRequest, commands: Sequence[Command]) -> HttpResponse:
-    """Performs the commands as the sender of the request and answers with what came of them."""
+def send(request: HttpRequest, commands: Sequence[Command], *, until_silent: bool = False) -> HttpResponse:
+    """Performs the commands as the sender of the request and answers with what came of them.
+
+    ``until_silent``: a worker that does not answer one, or a broker that is away, is not asked the next.
+    """
     for command in commands:
         _has_reason(command, *permissions.named(command.name, command.arguments))
     records: list[ControlRecord] = []
@@ -106,7 +109,7 @@ def send(request: HttpRequest, commands: Sequence[Command]) -> HttpResponse:
     refusals: list[str] = []
     barred = 0
     asked_at = time.time()
-    for command in commands:
+    for number, command in enumerate(commands, 1):
         name, *also = permissions.named(command.name, command.arguments)
         can = access.may(request, name, access.about(command), also)
         if not can.allowed:
@@ -120,8 +123,13 @@ def send(request: HttpRequest, commands: Sequence[Command]) -> HttpResponse:
                 continue
             try:
                 records.append(engine.perform(command, actor(request)))
+                mute = _is_mute(records[-1])
             except Refused as refusal:
                 refusals.append(str(refusal))
+                mute = "did not answer" in str(refusal) or isinstance(refusal.__cause__, Unreachable)
+        if until_silent and mute and (left := len(commands) - number):
+            refusals.append(f"{left} more {'was' if left == 1 else 'were'} not sent: try again in a moment.")
+            break
     if not records and not earlier:
         raise (NotAllowed if barred else Refused)(" ".join(refusals))
     if request.headers.get("HX-Request") == "true":
@@ -133,6 +141,11 @@ def send(request: HttpRequest, commands: Sequence[Command]) -> HttpResponse:
         context = {**shown, "refusals": refusals}
         return render(request, "audit/_toasts.html", context)
     return redirect("control-record", pk=(records or earlier)[0].pk)
+
+
+def _is_mute(record: ControlRecord) -> bool:
+    """Whether the broker was away, or not every worker answered."""
+    return record.sent_at is None or any(one.get("outcome") == "silent" for one in record.replies)
 
 
 def refused(request: HttpRequest, text: str, status: int = 409) -> HttpResponse:

@@ -50,7 +50,7 @@ def set_again(request: HttpRequest, pk: int) -> HttpResponse:
     found = drift.commands(view, reason(request)) if view is not None else []
     if not found:
         raise Refused("Nothing that was set on this worker is forgotten; nothing was sent.")
-    return send(request, found)
+    return send(request, found, until_silent=True)
 
 
 @control(commands.DISMISS)
