@@ -214,6 +214,8 @@ def create_user(name: str, role: str, password: str | None = None) -> User:
         raise ValueError(f"{role!r} is no role; the roles are {', '.join(ROLES)}.")
     if not name.strip():
         raise ValueError("A user needs a name.")
+    if name.strip().casefold() == "umbel":
+        raise ValueError("The audit log calls Umbel itself by that name: take another.")
     users = get_user_model().objects
     with transaction.atomic():
         if users.filter(username__iexact=name).exists():

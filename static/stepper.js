@@ -44,7 +44,8 @@ function follow() {
 /** A control that cannot work now stays in sight, with the reason. */
 function allow(form, why) {
   if (why === undefined) return;
-  for (const part of $$("input:not([type=hidden]), button", form)) part.disabled = why !== "";
+  // What the role may not do stays off.
+  for (const part of $$("input:not([type=hidden]), button:not([data-off])", form)) part.disabled = why !== "";
   const reason = $("[data-why]", form);
   if (reason && $("span", reason).textContent !== why) $("span", reason).textContent = why;
   if (reason) reason.hidden = !why;

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from dashboard import access
+from dashboard.queries.acts import Shown
 from monitor.acts import making
 from monitor.acts.kinds import Sight, ran_again
 from monitor.acts.making import Frozen, List
@@ -131,6 +133,15 @@ def test_an_act_that_was_due_long_ago_is_let_go_of(bench: Bench) -> None:
     act.refresh_from_db()
     assert bench.sent == [] and act.state == "withdrawn" and "was not running when it was due" in act.note
     assert ControlRecord.objects.get(command="withdraw").username == "Umbel"
+    assert Shown(act).sentence.startswith("Umbel stopped it: ")
+
+
+def test_a_person_who_is_called_as_umbel_is_not_umbel() -> None:
+    act = BulkAct(command="revoke", count=2, state="done", stopped_by="Umbel", stopped_at=1.0, read_at=1.0)
+    assert Shown(act, {"left": 1}).sentence == "Stopped by Umbel: 1 were not sent."
+    for name in ("Umbel", " umbel "):
+        with pytest.raises(ValueError, match="calls Umbel itself by that name"):
+            access.create_user(name, "operator", "correct horse 9")
 
 
 # Sent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -16,7 +17,7 @@ from monitor import control as engine
 from monitor.acts.models import BulkAct
 from monitor.control.kinds import KINDS
 from monitor.control.ladders import BACKEND, HERE, Plan, Rung
-from monitor.models import ControlRecord, Ladder, Task, Worker
+from monitor.models import ControlRecord, Drain, Ladder, Task, WaitingShrink, Worker
 from tests.test_access import PATTERNS, address
 from tests.test_task_controls import Sent, running
 
@@ -499,3 +500,67 @@ def test_by_default_no_reason_is_required_and_a_setting_leaves_the_field_out(
     assert permissions.reason_for("bulk") == "required" and permissions.reason_for("ping") == "none"
     settings.UMBEL_REASONS = {"terminate": "none"}
     assert 'name="reason"' not in client.get("/tasks/terminate/?uuid=runs").content.decode()
+
+
+# Buttons of what is sent later, or step by step
+
+
+def shown_to(people: dict[str, Client], path: str) -> dict[str, str]:
+    return {role: people[role].get(path).content.decode() for role in ("operator", "admin")}
+
+
+def button(html: str, said: str) -> str:
+    """The tag of the button that says this."""
+    found = re.findall(rf"<(?:button|a) [^>]*>(?:<svg(?:(?!</svg>).)*</svg>)?{re.escape(said)}", html)
+    return str(found[-1]) if found else ""
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("needs", ["drain", "cancel_consumer"])
+def test_a_drain_is_off_for_who_may_not_begin_it(
+    needs: str, people: dict[str, Client], settings: Any
+) -> None:
+    settings.UMBEL_PERMISSIONS = {needs: "admin"}
+    heads = shown_to(people, "/workers/1/")
+    assert "disabled" in button(heads["operator"], "Drain…") and "Needs the admin role" in heads["operator"]
+    assert button(heads["admin"], "Drain…") and "disabled" not in button(heads["admin"], "Drain…")
+    pages = shown_to(people, "/workers/1/drain/")
+    assert "drain/begin" not in pages["operator"] and "Needs the admin role" in pages["operator"]
+    assert "drain/begin" in pages["admin"]
+
+
+@pytest.mark.usefixtures("worker")
+def test_what_goes_on_with_a_drain_and_what_undoes_it_is_off_by_the_table(
+    people: dict[str, Client], settings: Any
+) -> None:
+    Drain.objects.create(worker="w@h", at=time.time(), username="ada", role="admin", queues=["mail"])
+    for name, said in (
+        ("drain", "Cancel 1 again"),
+        ("cancel_consumer", "Cancel 1 again"),
+        ("end_drain", "Undo: consume again"),
+        ("add_consumer", "Undo: consume again"),
+        ("shutdown", "Shut down…"),
+    ):
+        settings.UMBEL_PERMISSIONS = {name: "admin"}
+        pages = shown_to(people, "/workers/1/drain/")
+        off = button(pages["operator"], said)
+        assert "disabled" in off and "Needs the admin role" in off, name
+        assert button(pages["admin"], said) and "disabled" not in button(pages["admin"], said), name
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_shrink_when_free_and_its_withdrawal_are_off_by_the_table(
+    people: dict[str, Client], settings: Any
+) -> None:
+    now = time.time()
+    WaitingShrink.objects.create(worker="w@h", at=now, to=2, until=now + 900, username="ada", role="admin")
+    for name, said in (
+        ("shrink_when_free", "When free"),
+        ("pool_shrink", "When free"),
+        ("keep_size", "Withdraw"),
+    ):
+        settings.UMBEL_PERMISSIONS = {name: "admin"}
+        pages = shown_to(people, "/workers/1/")
+        off = button(pages["operator"], said)
+        assert "disabled" in off and "Needs the admin role" in off, name
+        assert button(pages["admin"], said) and "disabled" not in button(pages["admin"], said), name

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dashboard import access
+from dashboard import access, permissions
 from dashboard.forms.workers import STATUSES, WorkerFilter, has
 from dashboard.fragments import Page, Region, register
 from dashboard.fragments.overview import CLOCK
@@ -19,6 +19,7 @@ from dashboard.queries import workers as worker_queries
 from dashboard.queries.registered import registered
 from dashboard.queries.unheard import unheard
 from dashboard.queries.workers import WorkerView
+from monitor.control.commands import CANCEL_CONSUMER, DRAIN, END_DRAIN, SHRINK_WHEN_FREE
 from monitor.deltas import CONTROLS, FEED, GAPS, TASKS, WORKERS
 
 CHIPS = {
@@ -123,7 +124,7 @@ ACTS = (
     ("pool_restart", "worker-restart-pool", "Restart pool", "s-retry", False),
     ("enable_events", "worker-enable-events", "Enable events", "a-eye", False),
     ("disable_events", "worker-disable-events", "Stop events", "a-eye", False),
-    ("cancel_consumer", "worker-drain", "Drain…", "a-drain", False),
+    (DRAIN, "worker-drain", "Drain…", "a-drain", False),
     ("shutdown", "worker-shutdown", "Shut down…", "a-power", True),
 )
 
@@ -153,7 +154,14 @@ def _acts(page: Page, view: WorkerView) -> Mapping[str, Any]:
 
 def _why_not(page: Page, view: WorkerView, command: str) -> str:
     """Why these readers cannot ask this worker for it: since they may not, or since it cannot do it."""
-    return access.may(page, command).reason or queries.why_not(view, command)
+    name, *also = permissions.named(command, {})
+    able = CANCEL_CONSUMER if command == DRAIN else command
+    return access.may(page, name, also=also).reason or queries.why_not(view, able)
+
+
+def drain_no(page: Page, view: WorkerView) -> str:
+    """Why these readers cannot begin a drain."""
+    return _why_not(page, view, DRAIN) if access.can_control(page) else str(pool(page, view)["add_no"])
 
 
 def _slots(page: Page, view: WorkerView) -> Mapping[str, Any]:
@@ -212,6 +220,7 @@ def pool(page: Page, view: WorkerView) -> Mapping[str, Any]:
     sized = [access.may(page, name) for name in ("pool_grow", "pool_shrink")]
     unsized = "" if any(one.allowed for one in sized) else sized[0].reason
     resize = why or unsized or can.grow.reason
+    free, *also = permissions.named(SHRINK_WHEN_FREE, {})
     return {
         "add_no": why or _why_not(page, view, "add_consumer"),
         "rate_no": rate,
@@ -219,6 +228,7 @@ def pool(page: Page, view: WorkerView) -> Mapping[str, Any]:
         # One reason for both need not stand there twice.
         "limits_no": rate if rate == times else "",
         "resize_no": resize,
+        "free_no": access.may(page, free, also=also).reason,
         "autoscale_no": why or access.may(page, "autoscale").reason or can.autoscale.reason,
         "autoscaled": can.autoscale.allowed or view.row.autoscale_max is not None,
         "units": UNITS.get(view.row.pool, ("slot", "slots")),
@@ -236,9 +246,13 @@ def _drift(page: Page, view: WorkerView) -> Mapping[str, Any]:
 
 
 def _drain(page: Page, view: WorkerView) -> Mapping[str, Any]:
-    may = access.can_control(page)
-    no = queries.why_not(view, "cancel_consumer") if may else pool(page, view)["add_no"]
-    return {"drain": drains.drain(view), "may": may, "no": no}
+    back, *also = permissions.named(END_DRAIN, {})
+    return {
+        "drain": drains.drain(view),
+        "may": access.can_control(page),
+        "no": drain_no(page, view),
+        "undo_no": access.may(page, back, also=also).reason,
+    }
 
 
 def _topics(*more: str) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ from dashboard.queries import shared
 from dashboard.queries.audit import names_of, workers_of
 from monitor.acts.kinds import KINDS
 from monitor.acts.models import ActTarget, BulkAct, counts
-from monitor.acts.sending import UMBEL
 
 ROWS = 50
 SHARED = 0.2  # seconds that one reading serves every page
@@ -137,7 +136,7 @@ class Shown:
     def sentence(self) -> str:
         """What there is to know beside the numbers."""
         act = self.act
-        if act.stopped_by == UMBEL.username:
+        if act.stopped_at is not None and not act.stopped_by:
             return f"Umbel stopped it: {act.note}"
         if act.state == State.WITHDRAWN:
             return f"Withdrawn by {act.stopped_by} before anything was sent."

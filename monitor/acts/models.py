@@ -43,7 +43,7 @@ class BulkAct(models.Model):
     batch_at = models.FloatField(null=True)  # when a batch was last begun
     sent_at = models.FloatField(null=True)  # when the last batch was
     ended_at = models.FloatField(null=True)
-    # Who withdrew or stopped it: a person, or Umbel with its reason in the note.
+    # Who withdrew or stopped it; with a time and no name Umbel itself did, with its reason in the note.
     stopped_by = models.CharField(max_length=150, default="", blank=True)
     stopped_at = models.FloatField(null=True)
     note = models.CharField(max_length=500, default="", blank=True)

@@ -262,7 +262,7 @@ class Acts:
     def _halt(self, act: BulkAct, why: str, now: float) -> None:
         """Umbel itself lets go of what is not sent yet, and says why: nobody expects it to be sent later."""
         left = making.leave(act, why, now)
-        fields = {"stopped_by": UMBEL.username, "stopped_at": now, "note": why[:500]}
+        fields = {"stopped_by": "", "stopped_at": now, "note": why[:500]}
         held = act.state == State.HELD
         if held:
             BulkAct.objects.filter(pk=act.pk, state=State.HELD).update(
