@@ -271,6 +271,22 @@ def test_failed_tasks_that_a_colleague_ran_again_meanwhile_are_not_sent_twice(se
     assert [one.of for one in sent.messages] == ["one", "one", "two"]
 
 
+def test_a_row_that_does_not_know_of_a_run_by_a_colleague_leads_to_the_form(sent: Sent) -> None:
+    task("old")
+    ann, bob = signed_in(name="ann"), signed_in(name="bob")
+    assert "Run again already" not in bob.get(RUN, {"again": "old"}).content.decode()
+    ann.post(RETRY, {"uuid": "old"})
+    SentTask.objects.update(at=time.time() - 4)
+    ControlRecord.objects.update(at=time.time() - 4, answered_at=time.time() - 4)
+    assert bob.post(RETRY, {"uuid": "old"})["Location"] == f"{RUN}?again=old"
+    assert len(sent.messages) == 1
+    html = bob.get(RUN, {"again": "old"}).content.decode()
+    assert "Run again already" in html and "by ann" in html
+    # Its own page knows how often it was.
+    assert bob.post(f"{RETRY}?times=1", {"uuid": "old"}).status_code == 302
+    assert len(sent.messages) == 2
+
+
 def test_a_token_without_its_moment_is_not_one_of_this_umbel(sent: Sent) -> None:
     from dashboard.controls.runs import _signer
 

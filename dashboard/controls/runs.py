@@ -48,7 +48,9 @@ def retry(request: HttpRequest) -> HttpResponse:
         found = original(uuid)
         if found is None:
             raise Refused(f"No task with the id {uuid!r} is in Umbel's history. Nothing was sent.")
-        if again.why_not(found):
+        # A row does not know what was run again since it was drawn: the form tells.
+        unsure = "times" not in request.GET and again.times(uuid) > 0
+        if unsure or again.why_not(found):
             return _to(request, f"{resolve_url('tasks-run')}?{urlencode({'again': uuid})}")
         new = again.identity(uuid, f"time {again.times(uuid)}")
         return send(request, [again.command_for([(found, new)], reason(request))])
@@ -169,6 +171,9 @@ def _form(
         "found": found,
         "source": SOURCES.get(found.source, "") if found else "",
         "told": runs.told(found.uuid) if found else None,
+        "already": next((one.task for one in runs.runs(found.uuid).again if one.left), None)
+        if found
+        else None,
         "hides": found is not None and (hides(found.args.shown) or hides(found.kwargs.shown)),
         "ended": found is None or found.state in ENDED,
         "choices": runs.choices(),
