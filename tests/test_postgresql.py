@@ -97,7 +97,7 @@ SETS = {
         f"tests/test_{name}.py"
         for name in ("worker_page", "task_controls", "worker_controls", "access", "control", "bands", "runs")
     ],
-    "acts": [f"tests/test_{name}.py" for name in ("acts", "act_pages", "keeping")],
+    "acts": [f"tests/test_{name}.py" for name in ("acts", "act_pages", "keeping", "ladders", "standing")],
     "people": [f"tests/test_{name}.py" for name in ("audit", "notes", "thresholds", "lately")],
     "programs": [f"tests/test_{name}.py" for name in ("api", "api_search", "settings_page", "pairs")],
 }
