@@ -124,6 +124,9 @@ def test_axe_finds_no_violation_where_acts_are(product: Product, signed_in: Any,
             "otto", color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True
         )
         rows(page, 12)
+        # By hand, which on a phone is the only way.
+        page.locator("tr[data-row] input.chk").first.check()
+        expect(page.locator("[data-bulk-count]")).to_have_text("1 selected")
         page.keyboard.press("Shift+X")
         page.keyboard.press("r")
         expect(page.locator("dialog[open]")).to_contain_text("will not run")
