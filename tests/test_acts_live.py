@@ -11,6 +11,7 @@ import redis
 from django.test import Client
 
 from dashboard import access
+from demo.valkey import Server
 from monitor import broker as broker_room
 from monitor.acts import making
 from monitor.acts.making import Frozen, List
@@ -43,9 +44,9 @@ def send(url: str, many: int, queue: str) -> list[str]:
 
 
 def test_thousands_of_queued_tasks_are_revoked_by_filter_and_none_of_them_runs(
-    own_valkey: object, start: Start, worker: WorkerFactory
+    own_valkey: Server, start: Start, worker: WorkerFactory
 ) -> None:
-    url = own_valkey.url  # type: ignore[attr-defined]
+    url = own_valkey.url
     acts = Acts(perform, rate=MANY / 5)
     engine = start(url, acts=acts.look, keeper=Keeper(perform).look)
     one = worker(url, concurrency=2, queues=("celery",), options=("--prefetch-multiplier=4",))
@@ -56,9 +57,7 @@ def test_thousands_of_queued_tasks_are_revoked_by_filter_and_none_of_them_runs(
 
     client = Client()
     client.force_login(access.create_user("mila", "operator", "correct horse 9"))
-    began = time.monotonic()
     answer = client.post("/tasks/revoke/", {"all": "?queue=pile&name=shop.mark"})
-    made = time.monotonic() - began
     assert f"Revoke {MANY:,} waiting tasks?" in answer.content.decode()
     act = BulkAct.objects.get()
     client.post(f"/acts/{act.pk}/confirm/", {"reason": "wrong prices", "hold": "1"})
@@ -69,10 +68,8 @@ def test_thousands_of_queued_tasks_are_revoked_by_filter_and_none_of_them_runs(
     assert redis.Redis.from_url(url).get(COUNTER) is None
 
     # Now the worker reaches them.
-    began = time.monotonic()
     shop(url).control.add_consumer("pile", destination=[one.hostname], reply=True)
     wait_until(lambda: BulkAct.objects.get().state == "done", 240, every=0.5, what="all settled")
-    took = time.monotonic() - began
     assert Counter(ActTarget.objects.values_list("outcome", flat=True)) == {"confirmed": MANY}
     assert Counter(Task.objects.filter(name="shop.mark").values_list("state", flat=True)) == {"REVOKED": MANY}
     assert set(Task.objects.filter(name="shop.mark").values_list("uuid", flat=True)) == set(uuids)
@@ -86,14 +83,13 @@ def test_thousands_of_queued_tasks_are_revoked_by_filter_and_none_of_them_runs(
     send(url, 1, "pile")
     wait_until(lambda: client_of_marks.get(COUNTER) == b"1", 20, what="a task that was not revoked")
     assert engine.crashes == {}
-    print(f"\n{MANY:,} frozen and shown in {made:.1f} s; reached and confirmed in {took:.1f} s")  # noqa: T201
     broker_room.current().close()
 
 
 def test_an_act_goes_on_after_a_restart_of_umbel_and_nothing_is_sent_twice(
-    own_valkey: object, start: Start, worker: WorkerFactory
+    own_valkey: Server, start: Start, worker: WorkerFactory
 ) -> None:
-    url = own_valkey.url  # type: ignore[attr-defined]
+    url = own_valkey.url
     one = worker(url, concurrency=1, queues=("celery",))
     first = start(url, acts=Acts(perform, rate=500.0).look)
     wait_until(lambda: Worker.objects.filter(hostname=one.hostname, status="online").exists(), 20)
@@ -119,9 +115,9 @@ def test_an_act_goes_on_after_a_restart_of_umbel_and_nothing_is_sent_twice(
 
 
 def test_all_that_failed_are_retried_once_and_a_worker_is_drained_with_others(
-    own_valkey: object, start: Start, worker: WorkerFactory
+    own_valkey: Server, start: Start, worker: WorkerFactory
 ) -> None:
-    url = own_valkey.url  # type: ignore[attr-defined]
+    url = own_valkey.url
     one = worker(url, concurrency=1, queues=("celery",))
     start(url, acts=Acts(perform).look, inspect_every=1.0)
     row = wait_until(lambda: Worker.objects.filter(hostname=one.hostname, status="online").first(), 20)

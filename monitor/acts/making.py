@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from monitor.acts.kinds import KINDS
 from monitor.acts.models import ActTarget, BulkAct
 from monitor.control import Actor, Command, Refused, refuse
-from monitor.control.commands import MAY_CONTROL
+from monitor.control.commands import need_operator
 from monitor.control.kinds import KINDS as COMMANDS
 from monitor.models import ControlRecord
 from monitor.redact import DEFAULT
@@ -52,7 +52,7 @@ class List:
 
 def draft(command: str, chosen: List, actor: Actor, arguments: Mapping[str, Any] | None = None) -> BulkAct:
     """An act with its targets frozen, to be shown and confirmed: nothing is sent yet. Raises ``Refused``."""
-    _may(actor)
+    need_operator(actor)
     if not chosen.targets:
         raise Refused("Nothing was selected, so nothing was sent.")
     act = BulkAct(
@@ -97,7 +97,7 @@ def confirm(
     if act.state != State.DRAFT:
         return act
     try:
-        _may(actor)
+        need_operator(actor)
         if not reason.strip():
             raise Refused(
                 f"{act.command.capitalize()} of {act.count:,} {act.what}s needs a reason for the audit log. "
@@ -145,7 +145,7 @@ def hold_of(value: object) -> float:
 
 def withdraw(identity: uuid.UUID, actor: Actor, now: float | None = None, reason: str = "") -> BulkAct:
     """A held act is never sent. By any operator. Raises ``Refused`` when it is too late."""
-    _may(actor)
+    need_operator(actor)
     now = time.time() if now is None else now
     act = _found(identity)
     with transaction.atomic():
@@ -174,7 +174,7 @@ def withdraw(identity: uuid.UUID, actor: Actor, now: float | None = None, reason
 
 def stop(identity: uuid.UUID, actor: Actor, now: float | None = None, reason: str = "") -> BulkAct:
     """No further batch is sent; what is under way ends. By any operator. Raises ``Refused``."""
-    _may(actor)
+    need_operator(actor)
     now = time.time() if now is None else now
     act = _found(identity)
     with transaction.atomic():
@@ -237,11 +237,6 @@ def _found(identity: uuid.UUID) -> BulkAct:
     if act is None:
         raise Refused("There is no such act: it was forgotten, or never confirmed.")
     return act
-
-
-def _may(actor: Actor) -> None:
-    if actor.role not in MAY_CONTROL:
-        raise Refused(f"{actor.username or 'You'} cannot control workers: that needs the operator role.")
 
 
 def _name(actor: Actor) -> tuple[int | None, str]:

@@ -114,6 +114,12 @@ def nobody_barred(actor: Actor, command: Command) -> str:
     return ""
 
 
+def need_operator(actor: Actor) -> None:
+    """Raises ``Refused`` for whoever may only look."""
+    if actor.role not in MAY_CONTROL:
+        raise Refused(f"{actor.username or 'You'} cannot control workers: that needs the operator role.")
+
+
 def whole_number(value: Any, name: str, least: int, most: int) -> int:
     """A whole number within bounds; raises ``Refused``."""
     text = str(value)

@@ -23,6 +23,7 @@ from monitor.control.commands import (
     Actor,
     Command,
     Refused,
+    need_operator,
 )
 from monitor.control.drifting import QUEUE
 from monitor.control.inspecting import queues_of
@@ -125,8 +126,7 @@ def settle(now: float) -> int:
 def _checked(command: Command, actor: Actor) -> list[str]:
     """What it consumes, by its own word."""
     (hostname,) = command.targets
-    if actor.role not in MAY_CONTROL:
-        raise Refused(f"{actor.username or 'You'} cannot control workers: that needs the operator role.")
+    need_operator(actor)
     able(hostname, CANCEL_CONSUMER)
     queues = _asked(hostname)
     if len(queues) > MOST_QUEUES:

@@ -23,7 +23,7 @@ from monitor.control import (
 )
 from monitor.control import commands as names
 from monitor.control.asking import Reply
-from monitor.control.commands import MAY_CONTROL, MOST_IDS, UUID, Actor, Command, Refused
+from monitor.control.commands import MOST_IDS, UUID, Actor, Command, Refused, need_operator
 from monitor.control.inspecting import LIMITS, QUEUES, Looks, Seen
 from monitor.control.orders import Order, to_workers
 from monitor.control.verifying import Finding, Verdict
@@ -100,8 +100,7 @@ KINDS: Mapping[str, Kind] = {
 
 def checked(command: Command, actor: Actor) -> Command:
     """The command with its arguments checked as far as no worker need be known; raises ``Refused``."""
-    if actor.role not in MAY_CONTROL:
-        raise Refused(f"{actor.username or 'You'} cannot control workers: that needs the operator role.")
+    need_operator(actor)
     kind = KINDS.get(command.name)
     if kind is None:
         raise Refused(f"{command.name!r} is not a command Umbel sends; it sends {', '.join(KINDS)}.")

@@ -21,13 +21,13 @@ from monitor.control.asking import Unreachable
 from monitor.control.capabilities import pool_kind
 from monitor.control.commands import (
     ABORT,
-    MAY_CONTROL,
     SIGNAL_PROCESS,
     TERMINATE,
     Actor,
     Barred,
     Command,
     Refused,
+    need_operator,
     nobody_barred,
 )
 from monitor.control.inspecting import seen_on
@@ -114,8 +114,7 @@ def start(uuid: str, wait: float, actor: Actor, reason: str) -> Ladder:
 
 def _start(command: Command, wait: float, actor: Actor) -> Ladder:
     (uuid,) = command.targets
-    if actor.role not in MAY_CONTROL:
-        raise Refused(f"{actor.username or 'You'} cannot control workers: that needs the operator role.")
+    need_operator(actor)
     if not LEAST_WAIT <= wait <= MOST_WAIT:
         raise Refused(f"{wait:g} s between two steps is out of bounds: give {LEAST_WAIT:g} to {MOST_WAIT:g}.")
     task = Task.objects.filter(uuid=uuid).first()
@@ -172,8 +171,7 @@ def withdraw(pk: int, actor: Actor, reason: str = "") -> Ladder:
         raise Refused("There is no such act any more.")
     command = Command(WITHDRAW, (ladder.uuid,), {"what": "steps"}, reason=reason)
     try:
-        if actor.role not in MAY_CONTROL:
-            raise Refused(f"{actor.username or 'You'} cannot control workers: that needs the operator role.")
+        need_operator(actor)
         with transaction.atomic():
             if not _end(ladder, f"Withdrawn by {actor.username}.", None, time.time()):
                 raise Refused(f"It had ended before: {ladder.outcome or 'it was over'}")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from django.db import transaction
 
-from monitor.control.commands import MAY_CONTROL, Actor, Barred, Command, Refused, nobody_barred
+from monitor.control.commands import Actor, Barred, Command, Refused, need_operator, nobody_barred
 from monitor.control.keeping import Keeper
 from monitor.control.ladders import Climber
 from monitor.control.performing import noted, refuse
@@ -60,8 +60,7 @@ def withdrawal(record: uuid.UUID, reason: str = "") -> Command:
 def withdraw(record: uuid.UUID, command: Command, actor: Actor) -> ControlRecord:
     """No worker is told of it any more, and nothing is ended for it. Raises ``Refused``."""
     try:
-        if actor.role not in MAY_CONTROL:
-            raise Refused(f"{actor.username or 'You'} cannot control workers: that needs the operator role.")
+        need_operator(actor)
         now = time.time()
         with transaction.atomic():
             ended = StandingStamp.objects.filter(record=record, until__gt=now).update(until=now)

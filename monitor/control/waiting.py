@@ -26,6 +26,7 @@ from monitor.control.commands import (
     Barred,
     Command,
     Refused,
+    need_operator,
     nobody_barred,
     whole_number,
 )
@@ -119,8 +120,7 @@ def tell(hostname: str) -> None:
 
 def _checked(command: Command, actor: Actor) -> Worker:
     (hostname,) = command.targets
-    if actor.role not in MAY_CONTROL:
-        raise Refused(f"{actor.username or 'You'} cannot control workers: that needs the operator role.")
+    need_operator(actor)
     to = whole_number(command.arguments["to"], "The pool size", 1, MOST_PROCESSES)
     if command.arguments["within"] not in WITHIN:
         raise Refused(
