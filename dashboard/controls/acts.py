@@ -223,7 +223,7 @@ def _record(request: HttpRequest, command: str, targets: tuple[str, ...], refusa
 SIGNALS = [
     ("SIGUSR1", "Interrupt", "Raises SoftTimeLimitExceeded, so the task can clean up."),
     ("SIGTERM", "Terminate", "Ends the process. Clean-up code may not run."),
-    ("SIGKILL", "Kill", "Cannot be ignored. Use when terminate had no effect."),
+    ("SIGKILL", "Kill", "Cannot be ignored. No clean-up code runs."),
     ("SIGINT", "Keyboard interrupt", "Pool processes of prefork ignore it: the task most likely goes on."),
     ("SIGQUIT", "Quit", "Ends the process at once."),
 ]
