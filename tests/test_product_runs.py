@@ -95,6 +95,21 @@ def test_a_warning_that_was_ticked_stays_ticked_until_the_queue_is_another(
     expect(page.locator("#task-head")).to_contain_text("Waiting")
 
 
+def test_a_queue_named_while_the_last_answer_is_on_its_way_is_looked_up_too(
+    product: Product, signed_in: Any
+) -> None:
+    page = signed_in()
+    _known(page, product)
+    held: list[Any] = []
+    page.route("**/run/?fragment=route*", lambda route: held.append(route) if not held else route.continue_())
+    _field(page, "name").fill("shop.add")
+    _field(page, "name").blur()
+    wait_until(lambda: bool(held) or page.wait_for_timeout(10), 5, what="the first look")
+    _field(page, "queue").fill("nobody-takes-it")
+    _field(page, "queue").blur()
+    expect(page.get_by_label("Send it all the same")).to_have_count(1)
+
+
 def test_what_cannot_be_told_leads_to_the_form(product: Product, signed_in: Any) -> None:
     old = shop(product.broker).send_task("shop.boom", ["x" * 3000], queue="pre")
     page = signed_in(viewport={"width": 390, "height": 844})
