@@ -64,6 +64,7 @@ urlpatterns = [
     path("acts/<uuid:pk>/confirm/", act_controls.confirm, name="act-confirm"),
     path("acts/<uuid:pk>/withdraw/", act_controls.withdraw, name="act-withdraw"),
     path("acts/<uuid:pk>/stop/", act_controls.stop, name="act-stop"),
+    path("acts/<uuid:pk>/standing/withdraw/", act_controls.withdraw_standing, name="act-withdraw-standing"),
     # Queues
     path("queues/purge/", queue_controls.purge, name="queue-purge"),
     # Notes, and when a run counts as slow or stuck

@@ -15,9 +15,9 @@ from dashboard.controls import NotAllowed, actor, admit, allowed, control, reaso
 from dashboard.forms.tasks import task_filter
 from dashboard.forms.workers import confirmed, pattern, pool_number
 from dashboard.queries import acts as queries
-from dashboard.queries import blast, chosen
+from dashboard.queries import audit, blast, chosen
 from monitor import control as engine
-from monitor.acts import making
+from monitor.acts import making, standing
 from monitor.acts.kinds import KINDS
 from monitor.acts.making import List
 from monitor.acts.models import ActTarget, BulkAct
@@ -106,6 +106,19 @@ def withdraw(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 def stop(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """No further batch of it is sent; any operator may."""
     return answer(request, making.stop(pk, actor(request), reason=_ends(request, pk, "stop")))
+
+
+@control("withdraw")
+def withdraw_standing(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """What stands of its revokes is told to no worker any more: all its batches, in one record."""
+    why = _ends(request, pk, "withdraw")
+    act = BulkAct.objects.exclude(state=BulkAct.State.DRAFT).filter(pk=pk).first()
+    if act is None:
+        raise Refused("There is no such act: it was forgotten, or never confirmed.")
+    done = audit.outcome(standing.withdraw(act, actor(request), why))
+    if request.headers.get("HX-Request") == "true":
+        return render(request, "audit/_toasts.html", {"outcomes": [done]})
+    return redirect("act", pk=pk)
 
 
 def _ends(request: HttpRequest, pk: uuid.UUID, name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dashboard.queries import shared
 from dashboard.queries.audit import names_of, workers_of
+from monitor.acts import standing
 from monitor.acts.kinds import KINDS
 from monitor.acts.models import ActTarget, BulkAct, counts
 
@@ -57,6 +58,7 @@ class Shown:
 
     act: BulkAct
     counts: dict[str, int] = field(default_factory=dict)
+    stands: int | None = None  # tasks that Umbel tells workers of again; None where that was not counted
 
     @property
     def verb(self) -> str:
@@ -148,6 +150,8 @@ class Shown:
                 else f"{act.stopped_by} stops it."
             )
         if act.state == State.SETTLING and self.open:
+            if self.stands == 0:
+                return _WITHDRAWN
             return _OPEN.get(act.command, "Umbel looks for the effect.")
         return str(act.note)
 
@@ -188,6 +192,12 @@ _OPEN = {
 }
 
 
+_WITHDRAWN = (
+    "Nothing of it stands any more: Umbel tells no worker that restarts. Those that took it keep it until "
+    "they restart, and skip what they reach."
+)
+
+
 @dataclass(frozen=True)
 class Targets:
     """A page of targets, each with the name of its task and the key of its worker, if known."""
@@ -200,7 +210,7 @@ class Targets:
 def one(identity: uuid.UUID) -> Shown | None:
     """The act, if it was confirmed."""
     act = BulkAct.objects.exclude(state=State.DRAFT).filter(pk=identity).first()
-    return Shown(act, _counts(act)) if act else None
+    return Shown(act, _counts(act), _stands(act)) if act else None
 
 
 def bare(identity: uuid.UUID) -> Shown | None:
@@ -223,6 +233,21 @@ def _counts(act: BulkAct) -> dict[str, int]:
 
 
 _counted: dict[uuid.UUID, tuple[float, dict[str, int]]] = {}
+
+
+def _stands(act: BulkAct) -> int | None:
+    """Of a revoke whose batches have all been sent: from then on they are the same ones."""
+    if act.command != "revoke" or act.state not in (State.SETTLING, State.DONE):
+        return None
+    records = _batches.get(act.pk)
+    if records is None:
+        if len(_batches) >= COUNTED:
+            _batches.clear()
+        records = _batches[act.pk] = standing.batches(act)
+    return standing.stands(records)
+
+
+_batches: dict[uuid.UUID, list[uuid.UUID]] = {}
 
 
 def targets(act: BulkAct, outcome: str, page: int) -> Targets:
@@ -253,7 +278,7 @@ def entries(page: int) -> tuple[list[Shown], bool]:
     """A page of all acts, newest first, and whether there are more."""
     start = (page - 1) * ROWS
     acts = list(BulkAct.objects.exclude(state=State.DRAFT).order_by("-at", "pk")[start : start + ROWS + 1])
-    return [Shown(act, _counts(act)) for act in acts[:ROWS]], len(acts) > ROWS
+    return [Shown(act, _counts(act), _stands(act)) for act in acts[:ROWS]], len(acts) > ROWS
 
 
 def of_record(record: uuid.UUID) -> BulkAct | None:
