@@ -78,8 +78,10 @@ def run(options: Options) -> list[Row]:
     return rows
 
 
-def measured(folder: Path, size: int, rounds: int, filled: bool = False) -> list[Row]:
-    """At one size, idle and then under load."""
+def measured(
+    folder: Path, size: int, rounds: int, filled: bool = False, server: str = "umbel"
+) -> list[Row]:
+    """At one size, idle and then under load; ``server`` as in ``bench.site.site``."""
     if not filled:
         began = time.monotonic()
         subprocess.run(
@@ -87,7 +89,7 @@ def measured(folder: Path, size: int, rounds: int, filled: bool = False) -> list
         )
         say(f"pages: {size:,} tasks stored in {time.monotonic() - began:.0f} s")
     rows: list[Row] = []
-    with valkey(folder) as broker, site(folder, broker.url, more=KEEP) as umbel:
+    with valkey(folder) as broker, site(folder, broker.url, more=KEEP, server=server) as umbel:
         subjects = _subjects(folder)
         regions = _regions(folder)
         for rate in (0.0, RATE):
@@ -305,10 +307,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--filled", type=Path, help="a folder whose data/ bench.fill has filled already")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument(
+        "--server",
+        default="umbel",
+        choices=("umbel", "umbel web", "uvicorn"),
+        help="umbel: engine and pages in one process; the others: pages, beside a monitor of its own",
+    )
     asked = parser.parse_args(argv)
     if asked.filled:
         size = int(_asked(asked.filled, _COUNT))
-        print(table(measured(asked.filled, size, asked.rounds, filled=True)))
+        print(table(measured(asked.filled, size, asked.rounds, filled=True, server=asked.server)))
         return
     with tempfile.TemporaryDirectory(prefix="umbel-pages-") as folder:
         print(table(run(Options(asked.quick, Path(folder)))))
