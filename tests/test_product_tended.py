@@ -75,16 +75,19 @@ def test_what_a_restart_forgot_is_offered_again_and_set_with_one_button(
     page.get_by_role("button", name="Grow by 1").click()
     expect(page.locator("#worker-drift")).to_contain_text("Pool size 3", timeout=20000)
     expect(page.locator("#worker-drift")).to_contain_text("celery worker -c 3")
-    address = page.url
+    # Both pages are open all the while: the offer comes to them.
+    overview = page.context.new_page()
+    overview.goto("/")
+    item = overview.locator("#attention li", has_text=f"{guest.hostname} came back with 2")
+    expect(page.locator("#worker-tended")).to_be_hidden()
     guest.stop()
     worker(product.broker, name=queue(guest), queues=(queue(guest),))
-    page.goto("/")
-    item = page.locator("#attention li", has_text=f"{guest.hostname} came back with 2")
-    expect(item).to_contain_text("3 was wanted by otto", timeout=30000)
-    page.goto(address)
-    expect(page.locator("#worker-tended")).to_contain_text("set again?", timeout=10000)
-    page.get_by_role("button", name="Grow to 3 again").click()
+    expect(page.locator("#worker-tended")).to_contain_text("set again?", timeout=30000)
+    expect(item).to_contain_text("3 was wanted by otto", timeout=10000)
+    expect(item.get_by_role("button")).to_have_text("Grow to 3 again")
+    item.get_by_role("button").click()
     expect(page.locator("#worker-slots")).to_contain_text("of 3", timeout=20000)
+    expect(item).to_be_hidden(timeout=20000)
     expect(page.locator("#worker-tended")).not_to_contain_text("set again?", timeout=20000)
     expect(page.locator("#worker-drift")).to_contain_text("Pool size 3", timeout=20000)
 
@@ -110,7 +113,17 @@ def test_a_drain_goes_step_by_step_is_live_and_can_be_undone(
     waits = app.send_task("shop.add", [3, 4], queue=name)
     page.get_by_role("button", name="Undo: consume again").click()
     expect(drain).to_contain_text("otto undid it", timeout=15000)
+    # Without a reload it can be drained anew; what somebody types meanwhile stays.
+    again = page.get_by_role("button", name="Drain: stop consuming 1 queue")
+    expect(again).to_be_visible(timeout=10000)
+    page.get_by_label("Reason").fill("Once more")
+    app.send_task("shop.nap", [1], queue=name).get(timeout=20)
+    expect(page.get_by_label("Reason")).to_have_value("Once more")
     assert waits.get(timeout=20) == 7
+    again.click()
+    expect(drain).to_contain_text("Under way", timeout=10000)
+    expect(drain).to_contain_text("Once more")
+    expect(again).to_be_hidden()
 
 
 def test_a_drain_ends_with_the_shutdown_by_name(product: Product, signed_in: Any, guest: Worker) -> None:

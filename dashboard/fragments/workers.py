@@ -19,6 +19,7 @@ from dashboard.queries import workers as worker_queries
 from dashboard.queries.registered import registered
 from dashboard.queries.unheard import unheard
 from dashboard.queries.workers import WorkerView
+from monitor.control import draining
 from monitor.control.commands import CANCEL_CONSUMER, DRAIN, END_DRAIN, SHRINK_WHEN_FREE
 from monitor.deltas import CONTROLS, FEED, GAPS, TASKS, WORKERS
 
@@ -255,6 +256,20 @@ def _drain(page: Page, view: WorkerView) -> Mapping[str, Any]:
     }
 
 
+def _drain_begin(page: Page, view: WorkerView) -> Mapping[str, Any]:
+    return {
+        "may": access.can_control(page),
+        "no": drain_no(page, view),
+        "under_way": draining.of_worker(view.hostname) is not None,
+    }
+
+
+def _drain_begin_stamp(page: Page) -> object:
+    """It is drawn when it changes, and not while somebody types a reason."""
+    view = worker_queries.one(int(dict(page.kwargs).get("pk", 0)))
+    return (len(view.queues), *_drain_begin(page, view).values()) if view else None
+
+
 def _topics(*more: str) -> tuple[str, ...]:
     return (WORKERS, TASKS, CLOCK, *more)
 
@@ -295,5 +310,15 @@ register(
 )
 register(
     "worker-drain",
-    [Region("worker-drain", _one(_drain), _topics(CONTROLS), "workers/_drain.html", every=0.5)],
+    [
+        Region("worker-drain", _one(_drain), _topics(CONTROLS), "workers/_drain.html", every=0.5),
+        Region(
+            "worker-drain-begin",
+            _one(_drain_begin),
+            (WORKERS, CONTROLS),
+            "workers/_drain_begin.html",
+            every=0.5,
+            stamp=_drain_begin_stamp,
+        ),
+    ],
 )

@@ -26,9 +26,12 @@ def why_not(page: Page, command: str) -> str:
 
 
 @register.inclusion_tag("controls/_reason_field.html")
-def reason_field(*commands: str) -> dict[str, Any]:
-    """The field for the reason: required, optional, or left out, as the settings say."""
-    return {"level": permissions.reason_for(*commands)}
+def reason_field(*commands: str, form: str = "") -> dict[str, Any]:
+    """The field for the reason: required, optional, or left out, as the settings say.
+
+    ``form``: the id of the form that it goes with, where it stands outside.
+    """
+    return {"level": permissions.reason_for(*commands), "form": form}
 
 
 @register.filter

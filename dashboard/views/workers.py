@@ -10,12 +10,12 @@ from dashboard import access
 from dashboard.forms.workers import WorkerFilter, pool_number
 from dashboard.fragments import Page, notes
 from dashboard.fragments.tasks import why_not_control
-from dashboard.fragments.workers import drain_no, pool
+from dashboard.fragments.workers import pool
 from dashboard.queries import resizing
 from dashboard.queries import workers as queries
 from dashboard.queries.workers import WorkerView
 from dashboard.templatetags.words import plain
-from monitor.control import Refused, draining, waiting
+from monitor.control import Refused, waiting
 
 WITHINS = [(s, f"{s // 60} min" if s < 3600 else f"{s // 3600} h") for s in waiting.WITHIN]
 
@@ -76,14 +76,7 @@ def resize(request: HttpRequest, pk: int) -> HttpResponse:
 def drain(request: HttpRequest, pk: int) -> HttpResponse:
     """The way of a worker to its end, step by step."""
     view = _view(pk)
-    page = Page.of(request)
-    context = {
-        "title": f"Drain {plain(view.hostname)}",
-        "w": view,
-        "may": access.can_control(page),
-        "no": drain_no(page, view),
-        "under_way": draining.of_worker(view.hostname) is not None,
-    }
+    context = {"title": f"Drain {plain(view.hostname)}", "w": view}
     return render(request, "workers/drain.html", context)
 
 
