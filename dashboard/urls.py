@@ -76,6 +76,7 @@ urlpatterns = [
     # What was done, and how fresh the picture is
     path("audit/", audit.audit, name="audit"),
     path("audit/export.<str:form>", audit.export, name="audit-export"),
+    path("audit/together/", audit.together, name="control-records"),
     path("audit/<uuid:pk>/", audit.record, name="control-record"),
     path("feed/", feed.feed, name="feed"),
     path("settings/", settings.settings, name="settings"),

@@ -315,7 +315,7 @@ def operator(client: Client) -> Client:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Command]:
     commands: list[Command] = []
 
-    def perform(command: Command, actor: Actor) -> models.ControlRecord:
+    def perform(command: Command, actor: Actor, **more: Any) -> models.ControlRecord:
         commands.append(command)
         return models.ControlRecord.objects.create(
             at=time.time(), user_id=actor.user_id, username=actor.username, role=actor.role,
@@ -375,8 +375,12 @@ def test_one_button_sends_again_all_that_was_forgotten(operator: Client, sent: l
     follow()
     html = page(operator, row)
     assert "a@h came back with 4." in html and "Set all 3 again" in html and "set again?" in html
-    answer = operator.post(reverse("worker-set-again", args=[row.pk]))
-    assert answer.status_code == 302
+    answer = operator.post(reverse("worker-set-again", args=[row.pk]), follow=True)
+    html = answer.content.decode()
+    assert answer.redirect_chain[0][0].startswith("/audit/together/?id=") and "3 commands" in html
+    for said in ("Stopping queue of a@h", "Growing pool of a@h", "Setting time limits on a@h", "Umbel looks"):
+        assert said in html, said
+    assert html.count(">Details<span") == 3 and "not sent" not in html
     assert {c.name: c.arguments for c in sent} == {
         "cancel_consumer": {"queue": "mail", "last": True},
         "pool_grow": {"to": 8},
@@ -399,7 +403,7 @@ def test_a_worker_that_does_not_answer_is_not_asked_to_set_each_again(
     follow()
     asked: list[Command] = []
 
-    def perform(command: Command, actor: Actor) -> models.ControlRecord:
+    def perform(command: Command, actor: Actor, **more: Any) -> models.ControlRecord:
         asked.append(command)
         if how == "refused" or (how == "away" and len(asked) > 1):
             text = "a@h did not answer within 1 s; nothing was sent." if how == "refused" else "No broker."

@@ -38,7 +38,7 @@ class Sent:
         self.messages: list[Message] = []
         self.refuse = ""
 
-    def __call__(self, command: Command, actor: Actor) -> ControlRecord:
+    def __call__(self, command: Command, actor: Actor, **more: Any) -> ControlRecord:
         if self.refuse:
             raise Refused(self.refuse)
         now = time.time()

@@ -29,7 +29,7 @@ class Sent:
         self.commands: list[Command] = []
         self.refuse = ""
 
-    def __call__(self, command: Command, actor: Actor) -> ControlRecord:
+    def __call__(self, command: Command, actor: Actor, **more: Any) -> ControlRecord:
         if self.refuse:
             raise Refused(self.refuse)
         self.commands.append(command)

@@ -22,7 +22,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Command]:
     """The commands that reach the engine, which here only takes notes."""
     commands: list[Command] = []
 
-    def perform(command: Command, actor: Actor) -> models.ControlRecord:
+    def perform(command: Command, actor: Actor, **more: Any) -> models.ControlRecord:
         commands.append(command)
         return models.ControlRecord.objects.create(
             at=time.time(),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
@@ -100,35 +101,39 @@ def admit(
 def send(request: HttpRequest, commands: Sequence[Command], *, until_silent: bool = False) -> HttpResponse:
     """Performs the commands as the sender of the request and answers with what came of them.
 
-    ``until_silent``: a worker that does not answer one, or a broker that is away, is not asked the next.
+    Without scripts several lead to a page that lists all, those that were refused, too. ``until_silent``:
+    a worker that does not answer one, or a broker that is away, is not asked the next.
     """
     for command in commands:
         _has_reason(command, *permissions.named(command.name, command.arguments))
     records: list[ControlRecord] = []
     earlier: list[ControlRecord] = []
     refusals: list[str] = []
-    barred = 0
+    barred = left = 0
     asked_at = time.time()
-    for number, command in enumerate(commands, 1):
+    told = [uuid.uuid4() for _ in commands]  # the records, of refusals too
+    for number, (command, identity) in enumerate(zip(commands, list(told), strict=True), 1):
         name, *also = permissions.named(command.name, command.arguments)
         can = access.may(request, name, access.about(command), also)
         if not can.allowed:
-            engine.refuse(command, actor(request), can.reason)
+            engine.refuse(command, actor(request), can.reason, identity)
             refusals.append(can.reason)
             barred += 1
             continue
         with _alone(request, command):
             if before := _second_click(request, command, asked_at):
                 earlier.append(before)
+                told[number - 1] = before.pk
                 continue
             try:
-                records.append(engine.perform(command, actor(request)))
+                records.append(engine.perform(command, actor(request), identity=identity))
+                told[number - 1] = records[-1].pk
                 mute = _is_mute(records[-1])
             except Refused as refusal:
                 refusals.append(str(refusal))
                 mute = "did not answer" in str(refusal) or isinstance(refusal.__cause__, Unreachable)
         if until_silent and mute and (left := len(commands) - number):
-            refusals.append(f"{left} more {'was' if left == 1 else 'were'} not sent: try again in a moment.")
+            refusals.append(not_sent(left))
             break
     if not records and not earlier:
         raise (NotAllowed if barred else Refused)(" ".join(refusals))
@@ -140,7 +145,15 @@ def send(request: HttpRequest, commands: Sequence[Command], *, until_silent: boo
         }
         context = {**shown, "refusals": refusals}
         return render(request, "audit/_toasts.html", context)
-    return redirect("control-record", pk=(records or earlier)[0].pk)
+    if len(commands) == 1:
+        return redirect("control-record", pk=told[0])
+    asked = [*(("id", one) for one in told[: len(told) - left]), *([("left", left)] if left else [])]
+    return redirect(f"{resolve_url('control-records')}?{urlencode(asked)}")
+
+
+def not_sent(left: int) -> str:
+    """Of commands that were to be sent one after the other, the rest."""
+    return f"{left} more {'was' if left == 1 else 'were'} not sent: try again in a moment."
 
 
 def _is_mute(record: ControlRecord) -> bool:

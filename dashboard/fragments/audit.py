@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from dashboard import access
@@ -14,6 +15,7 @@ from dashboard.queries import audit as queries
 from monitor.deltas import CONTROLS, GAPS
 from monitor.models import Worker
 
+MOST_TOGETHER = 100  # commands on one page
 # What a span without ears means for this list: commands are recorded by Umbel, effects are heard.
 ONLY_EFFECTS = "Every command is here; its effect may not have been seen."
 
@@ -93,6 +95,21 @@ def _record(page: Page) -> Mapping[str, Any]:
     return {**shown, **held, **more, "blind": blind}
 
 
+def listed(page: Page) -> list[queries.Shown]:
+    """The commands that are named in the URL."""
+    keys = []
+    for text in page.params.getlist("id")[:MOST_TOGETHER]:
+        with suppress(ValueError):
+            keys.append(uuid.UUID(text))
+    return queries.records(keys)
+
+
+def _together(page: Page) -> Mapping[str, Any]:
+    left = page.params.get("left", "")
+    more = int(left) if left.isascii() and left.isdigit() and len(left) < 4 else 0
+    return {"entries": listed(page), "left": more}
+
+
 def _topics(page: Page) -> tuple[str, ...]:
     return (f"control:{page.arg('pk')}", GAPS)
 
@@ -121,4 +138,8 @@ register(None, [_OTHERS])
 register("task", [_lately("task-lately", _on_task)])
 register("worker", [_lately("worker-lately", _on_worker)])
 register("audit", [Region("audit-log", _log, (CONTROLS, GAPS), "audit/_log.html", every=1.0, held=True)])
+register(
+    "control-records",
+    [Region("records", _together, (CONTROLS,), "audit/_together.html", every=0.5, sees=("query",))],
+)
 register("control-record", [Region("record", _record, _topics, "audit/_record.html")])

@@ -328,6 +328,11 @@ def record(pk: uuid.UUID) -> Shown | None:
     return Shown(found) if found else None
 
 
+def records(keys: list[uuid.UUID]) -> list[Shown]:
+    """These, in the order in which they were asked for."""
+    return [Shown(found) for found in ControlRecord.objects.filter(pk__in=keys).order_by("at", "pk")]
+
+
 def workers_of(names: list[str]) -> dict[str, int]:
     """Hostname to key, of those still known."""
     return dict(Worker.objects.filter(hostname__in=names).values_list("hostname", "pk"))

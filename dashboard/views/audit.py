@@ -10,7 +10,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard import access
 from dashboard.fragments import Page
-from dashboard.fragments.audit import asked
+from dashboard.fragments.audit import asked, listed
 from dashboard.queries import audit as queries
 from dashboard.queries import exports
 
@@ -49,6 +49,15 @@ def export(request: HttpRequest, form: str) -> HttpResponse:
     answer = HttpResponse(written.body(found.iterator(chunk_size=500)), content_type=written.content_type)
     answer["Content-Disposition"] = f'attachment; filename="umbel-audit.{form}"'
     return answer
+
+
+@access.viewer
+@require_safe
+def together(request: HttpRequest) -> HttpResponse:
+    """Commands that were sent together, one after the other, each with what came of it."""
+    if not listed(Page.of(request)):
+        raise Http404("No such command is in the audit log.")
+    return render(request, "audit/together.html", {"title": "Commands"})
 
 
 @access.viewer

@@ -76,9 +76,9 @@ def perform(
     return record
 
 
-def refuse(command: Command, actor: Actor, message: str) -> None:
+def refuse(command: Command, actor: Actor, message: str, identity: uuid.UUID | None = None) -> None:
     """Record a command that was refused before it came here: what was asked for in vain is history, too."""
-    _record_refusal(command, actor, message)
+    _record_refusal(command, actor, message, identity)
 
 
 def noted(command: Command, actor: Actor, evidence: str, effect: str = Effect.NOTED) -> ControlRecord:
