@@ -72,7 +72,7 @@ PAGE = """{% load static regions %}<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Live site</title>
 <meta name="htmx-config" content="history:false includeIndicatorCSS:false">
 <link rel="icon" href="{% static 'favicon.svg' %}" type="image/svg+xml">
-<link rel="stylesheet" href="{% static 'app.css' %}">
+{% include "_styles.html" %}
 <script src="{% static 'vendor/htmx.min.js' %}" defer></script>
 <script src="{% static 'vendor/hx-ws.min.js' %}" defer></script>
 <script src="{% static 'app.js' %}" type="module"></script></head><body>{% include "_icons.svg" %}

@@ -174,7 +174,7 @@ def test_the_first_start_prints_a_link_that_works_and_stops_cleanly(watching: Ru
     page = answer(link[0])
     assert page.status == 200
     assert "Server" not in page.headers
-    assert answer(watching.address + "static/app.css").status == 200
+    assert answer(watching.address + "static/css/base.css").status == 200
     os.kill(watching.process.pid, signal.SIGTERM)
     assert watching.process.wait(40) == 0
     assert "engine ends" in watching.process.tail()

@@ -84,7 +84,7 @@ def _asked(application: Any, path: str) -> list[dict[str, Any]]:
 def test_a_static_file_is_sealed() -> None:
     from dashboard.asgi import application
 
-    sent = _asked(application, "/static/app.css")
+    sent = _asked(application, "/static/css/base.css")
     got = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
     assert sent[0]["status"] == 200
     for header, value in middleware.HEADERS.items():

@@ -1,4 +1,4 @@
-"""The template lint: no inline style or script, nothing marked safe, short, none left over."""
+"""The template lint: no inline style or script, nothing marked safe, short, none left over or unworn."""
 
 from __future__ import annotations
 
@@ -89,3 +89,23 @@ def test_every_icon_used_is_in_the_sprite() -> None:
     for path in TEMPLATES:
         used = set(re.findall(r"\{% icon \"([a-z-]+)\"", path.read_text()))
         assert used <= sprite, f"{path.name}: {used - sprite}"
+
+
+def test_every_stylesheet_is_loaded_by_every_page() -> None:
+    named = re.findall(r"'css/(\w+\.css)'", (ROOT / "templates/_styles.html").read_text())
+    assert sorted(named) == sorted(path.name for path in (ROOT / "static/css").glob("*.css"))
+    assert named[0] == "base.css" and named[-1] == "motion.css"
+
+
+def test_every_class_of_the_stylesheets_is_worn_by_something() -> None:
+    sheets = "\n".join(path.read_text() for path in (ROOT / "static/css").glob("*.css"))
+    selectors = " ".join(re.findall(r"[^{};]+(?=\{)", re.sub(r"/\*.*?\*/", "", sheets, flags=re.DOTALL)))
+    wearers = [
+        path
+        for folder in ("dashboard", "templates", "static")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in {".py", ".html", ".svg", ".js"} and "vendor" not in path.parts
+    ]
+    worn = set(re.findall(r"[A-Za-z_][\w-]*", "\n".join(path.read_text() for path in wearers)))
+    worn |= {f"{kind}-{state}" for kind in ("bar", "cap", "sp") for state in worn} | {"nowt", "ownt"}
+    assert not sorted(set(re.findall(r"\.([a-zA-Z_][\w-]*)", selectors)) - worn)
