@@ -137,6 +137,7 @@ class Reading:
         self._deadline = time.monotonic() + MOST_SECONDS
         self._bytes = 0
         self._messages = 0
+        self.is_done = False  # nothing more is looked for
 
     def list(self, key: str, queue: str) -> None:
         start = 0
@@ -172,7 +173,7 @@ class Reading:
         taken = self._messages
         size = READ_BYTES // READ_LEAST
         while self._messages < MOST_MESSAGES and self._messages - taken < most:
-            if self._bytes >= MOST_BYTES or time.monotonic() > self._deadline:
+            if self.is_done or self._bytes >= MOST_BYTES or time.monotonic() > self._deadline:
                 break
             before, read = self._messages, self._bytes
             yield min(max(READ_BYTES // max(size, 1), READ_LEAST), READ_MOST)

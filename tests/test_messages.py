@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from demo.valkey import Server
-from monitor import messages
+from monitor import messages, queues
 from monitor.broker import Broker
 
 
@@ -44,7 +44,7 @@ def test_one_is_found_in_any_of_a_queues_lists_and_among_the_unacknowledged(
     held = json.dumps([envelope("held", ([9], {}, {})), "", "mail"])
     client.hset("acme:unacked", "tag", held)
     before = {key: client.dump(key) for key in client.keys("*")}
-    found = messages.find(broker, ["n0", "n3", "urgent", "held", "nobody"], ["mail", "mail", "other"])
+    found = messages.sent(broker, ["n0", "n3", "urgent", "held", "nobody"], ["mail", "mail", "other"])
     assert set(found) == {"n0", "n3", "urgent", "held"}
     assert (found["urgent"].args, found["urgent"].kwargs, found["urgent"].priority) == ([1], {"a": 2}, 6)
     assert (found["held"].waits, found["held"].queue, found["held"].args) == (False, "mail", [9])
@@ -71,7 +71,7 @@ def test_a_body_that_umbel_does_not_read_says_why(
     own_valkey: Server, client: redis.Redis, message: dict[str, Any], why: str
 ) -> None:
     client.lpush("mail", json.dumps(message))
-    found = messages.find(Broker(own_valkey.url), ["x"], ["mail"])["x"]
+    found = messages.sent(Broker(own_valkey.url), ["x"], ["mail"])["x"]
     assert found.args is None and found.kwargs is None and why in found.why
 
 
@@ -81,7 +81,7 @@ def test_a_body_that_umbel_does_not_read_says_why(
 def test_what_is_no_message_is_passed_over(own_valkey: Server, client: redis.Redis, raw: bytes) -> None:
     client.lpush("mail", raw)
     client.hset("unacked", "tag", raw)
-    assert messages.find(Broker(own_valkey.url), ["x"], ["mail"]) == {}
+    assert messages.sent(Broker(own_valkey.url), ["x"], ["mail"]) == {}
 
 
 def test_headers_of_its_sender_and_its_stamps_are_told_from_celerys_own(
@@ -92,11 +92,36 @@ def test_headers_of_its_sender_and_its_stamps_are_told_from_celerys_own(
         "stamped_headers": ["batch"], "stamps": {"batch": "b7"}, "argsrepr": "(…)",
     }  # fmt: skip
     client.lpush("mail", json.dumps(envelope("x", headers=headers)))
-    found = messages.find(Broker(own_valkey.url), ["x"], ["mail"])["x"]
+    found = messages.sent(Broker(own_valkey.url), ["x"], ["mail"])["x"]
     assert (found.headers, found.stamps) == ({"traceparent": "00-1"}, {"batch": "b7"})
     assert (found.time_limit, found.soft_time_limit, found.argsrepr) == (60, None, "(…)")
 
 
 def test_no_other_broker_is_looked_into() -> None:
     broker = Broker("memory://")
-    assert messages.find(broker, ["x"], ["mail"]) == {} and messages.places(broker, "mail", ["x"]) == {}
+    assert messages.sent(broker, ["x"], ["mail"]) == {} and messages.places(broker, "mail", ["x"]) == {}
+
+
+def test_an_id_that_a_broken_message_names_is_not_said_to_be_nowhere(
+    own_valkey: Server, client: redis.Redis
+) -> None:
+    broker = Broker(own_valkey.url)
+    client.lpush("mail", json.dumps(envelope("x")), b'{"headers": "y"}', json.dumps(envelope("y")))
+    assert messages.find(broker, ["x"], ["mail"]).whole
+    search = messages.find(broker, ["y"], ["mail"])
+    assert [one.uuid for one in search.found] == ["y"] and not search.whole
+
+
+def test_reading_ends_when_all_are_found(
+    own_valkey: Server, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(60):
+        client.lpush(f"q{number:02}", json.dumps(envelope(f"n{number}")))
+    read: list[str] = []
+    looked = queues.Reading.list
+    monkeypatch.setattr(
+        queues.Reading, "list", lambda self, key, queue: (read.append(queue), looked(self, key, queue))
+    )
+    names = [f"q{number:02}" for number in range(60)]
+    assert set(messages.sent(Broker(own_valkey.url), ["n0", "n1"], names)) == {"n0", "n1"}
+    assert set(read) == {"q00", "q01"}

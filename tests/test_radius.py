@@ -14,7 +14,7 @@ from celery import Celery, chain, chord, group
 from dashboard.queries.radius import radius
 from dashboard.queries.stamps import hit as stamp_hit
 from monitor import broker as broker_module
-from monitor import whereabouts
+from monitor import messages
 from monitor.broker import Broker
 from monitor.models import Task, Worker
 
@@ -83,7 +83,7 @@ def test_messages_with_a_stamp_are_counted_by_type_of_their_value(app: Celery) -
     Worker.objects.create(hostname="w@h", status="online", first_seen_at=1, queues=["far"])
     for value in (42, "42", "43"):
         app.send_task("shop.add", (1,), queue="far", stamped_headers=["tenant"], tenant=value)
-    search = whereabouts.stamped(broker_module.current(), "tenant", ["42"], ["far"])
+    search = messages.stamped(broker_module.current(), "tenant", ["42"], ["far"])
     assert (len(search.found), search.whole) == (2, True)
 
 
@@ -129,5 +129,5 @@ def test_a_message_that_nobody_can_read_is_counted_and_not_more(
     )
     client.hset("unacked", "tag", raw)
     client.close()
-    search = whereabouts.find(broker_module.current(), ["u"], ["far"])
+    search = messages.find(broker_module.current(), ["u"], ["far"])
     assert all(one.stamps == {} for one in search.found)

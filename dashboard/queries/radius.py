@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from dashboard.queries import redelivery
 from dashboard.queries.task import acks_late
 from dashboard.templatetags.words import plain
-from monitor import broker, queues, whereabouts
+from monitor import broker, messages, queues
 from monitor.control.capabilities import pool_kind
 from monitor.models import Task, Worker
 from monitor.records import ENDED, RECEIVED, STARTED
@@ -45,7 +45,7 @@ class Radius:
     effects: list[Effect] = field(default_factory=list)
     unchecked: list[tuple[str, str]] = field(default_factory=list)
     stamps: dict[str, list[str]] = field(default_factory=dict)  # of the tasks, as they may be shown
-    found: list[whereabouts.Message] = field(default_factory=list)
+    found: list[messages.Message] = field(default_factory=list)
 
 
 def radius(uuids: Sequence[str], command: str) -> Radius:
@@ -83,7 +83,7 @@ def _broker() -> broker.Broker | None:
         return None
 
 
-def _messages(found: Radius, tasks: Sequence[Task]) -> dict[str, whereabouts.Message]:
+def _messages(found: Radius, tasks: Sequence[Task]) -> dict[str, messages.Message]:
     names = {task.queue for task in tasks if task.queue}
     current = _broker()
     if current is None or current.transport != "redis":
@@ -92,7 +92,7 @@ def _messages(found: Radius, tasks: Sequence[Task]) -> dict[str, whereabouts.Mes
     try:
         if not all(task.queue for task in tasks):
             names |= set(queues.names(current))
-        search = whereabouts.find(current, [task.uuid for task in tasks], names)
+        search = messages.find(current, [task.uuid for task in tasks], names)
     except (RedisError, OSError, KombuError) as error:
         found.unchecked.append(("their messages", f"the broker did not answer: {current.explain(error)}"))
         return {}
@@ -116,9 +116,9 @@ def _metas(found: Radius, tasks: Sequence[Task]) -> Mapping[str, Mapping[str, An
 
 
 def _stamps(
-    found: Radius, kept: Mapping[str, whereabouts.Message], metas: Mapping[str, Mapping[str, Any]]
+    found: Radius, kept: Mapping[str, messages.Message], metas: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    for stamps in (*(one.stamps for one in kept.values()), *map(whereabouts.stamps_in, metas.values())):
+    for stamps in (*(one.stamps for one in kept.values()), *map(messages.stamps_in, metas.values())):
         for header, values in stamps.items():
             shown = DEFAULT.value({header: values})
             listed = shown.get(header) if isinstance(shown, dict) else None
@@ -127,7 +127,7 @@ def _stamps(
                 known += [value for value in values if value not in known]
 
 
-def _follows(found: Radius, kept: Mapping[str, whereabouts.Message], tasks: Sequence[Task]) -> None:
+def _follows(found: Radius, kept: Mapping[str, messages.Message], tasks: Sequence[Task]) -> None:
     """What hangs on the message alone: the rest of the chain, the chord, callbacks."""
     read = [one for one in kept.values() if one.hangs]
     bodies = sorted({one.chord for one in read if one.chord})

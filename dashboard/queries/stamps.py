@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from dashboard.queries import backlog
 from dashboard.queries.radius import radius
-from monitor import broker, queues, whereabouts
+from monitor import broker, messages, queues
 from monitor.control.capabilities import capabilities
 from monitor.control.commands import TERMINATE
 from monitor.control.stamps import HOURS, values_of
@@ -80,7 +80,7 @@ def _count(found: Hit) -> None:
     try:
         # Also those of which no event told.
         names |= set(queues.names(current))
-        search = whereabouts.stamped(current, found.header, texts, names)
+        search = messages.stamped(current, found.header, texts, names)
     except (RedisError, OSError, KombuError) as error:
         found.unchecked.append(("waiting messages", f"the broker did not answer: {current.explain(error)}"))
         return

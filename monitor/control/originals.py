@@ -21,7 +21,7 @@ from monitor.broker import Broker, current
 from monitor.control.asking import Unreachable
 from monitor.control.inspecting import inputs_of
 from monitor.events import TEXT_LIMIT, clean
-from monitor.messages import Found
+from monitor.messages import Sent
 from monitor.models import Task, Worker
 from monitor.records import ENDED, LOST, RECEIVED, STARTED
 from monitor.results import Inputs
@@ -126,14 +126,14 @@ class _Troubles:
             return None
 
 
-def _messages(broker: Broker, held: Sequence[Task]) -> dict[str, Found]:
+def _messages(broker: Broker, held: Sequence[Task]) -> dict[str, Sent]:
     if not held:
         return {}
     queues = {row.queue for row in held if row.queue}
     if any(not row.queue for row in held):
         for consumed in Worker.objects.filter(is_beat=False).values_list("queues", flat=True):
             queues |= {queue for queue in consumed or () if isinstance(queue, str)}
-    return messages.find(broker, [row.uuid for row in held], sorted(queues))
+    return messages.sent(broker, [row.uuid for row in held], sorted(queues))
 
 
 def _from_workers(taken: Sequence[Task]) -> dict[str, dict[str, Any]]:
@@ -170,7 +170,7 @@ class _Queues:
 class _Sources:
     """What was found of some tasks, by id."""
 
-    found: Mapping[str, Found]
+    found: Mapping[str, Sent]
     workers: Mapping[str, Mapping[str, Any]]
     results: Mapping[str, Inputs]
     troubles: tuple[str, ...]
@@ -194,7 +194,7 @@ class _Sources:
         source = "events" if own.known or by_name.known else ""
         return replace(known, args=own, kwargs=by_name, source=source)
 
-    def _of_message(self, row: Task, found: Found, args: list[Any], kwargs: dict[str, Any]) -> Original:
+    def _of_message(self, row: Task, found: Sent, args: list[Any], kwargs: dict[str, Any]) -> Original:
         return Original(
             row.uuid,
             row.name or found.name,

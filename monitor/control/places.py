@@ -11,12 +11,12 @@ from typing import Any
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from monitor import queues, whereabouts
+from monitor import messages, queues
 from monitor.broker import current
 from monitor.control.inspecting import Seen
 from monitor.control.orders import Order
+from monitor.messages import Search
 from monitor.models import Task
-from monitor.whereabouts import Search
 
 LOOKED = 20  # tasks whose messages are looked for: each look reads the broker
 WITH_WORKERS = ("active", "reserved", "scheduled")
@@ -29,9 +29,7 @@ def of(order: Order, seen: Mapping[str, Seen]) -> dict[str, dict[str, Any]]:
     return {uuid: _of(order, uuid, seen, search) for uuid in uuids}
 
 
-def _of(
-    order: Order, uuid: str, seen: Mapping[str, Seen], search: whereabouts.Search | None
-) -> dict[str, str]:
+def _of(order: Order, uuid: str, seen: Mapping[str, Seen], search: Search | None) -> dict[str, str]:
     asked = set(order.destinations) | {order.where[uuid]} if uuid in order.where else set(order.destinations)
     found: dict[str, str] = {}
     pid = order.pids.get(uuid)
@@ -60,6 +58,6 @@ def _search(uuids: list[str]) -> Search | None:
     told = set(Task.objects.filter(uuid__in=uuids).exclude(queue="").values_list("queue", flat=True))
     try:
         # A task whose task-sent event nobody heard may lie in any of them.
-        return whereabouts.find(current(), uuids, told | set(queues.names(current())))
+        return messages.find(current(), uuids, told | set(queues.names(current())))
     except (RedisError, OSError, KombuError):
         return None
