@@ -78,9 +78,7 @@ def run(options: Options) -> list[Row]:
     return rows
 
 
-def measured(
-    folder: Path, size: int, rounds: int, filled: bool = False, server: str = "umbel"
-) -> list[Row]:
+def measured(folder: Path, size: int, rounds: int, filled: bool = False, server: str = "umbel") -> list[Row]:
     """At one size, idle and then under load; ``server`` as in ``bench.site.site``."""
     if not filled:
         began = time.monotonic()
