@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from monitor.acts import making
+from monitor.acts.batches import Acts
 from monitor.acts.making import Frozen, List
 from monitor.acts.models import ActTarget, BulkAct
-from monitor.acts.sending import Acts
 from monitor.control import Actor, Command, Refused, Unreachable
 from monitor.models import ControlRecord, Task, Worker
 

@@ -12,10 +12,10 @@ import pytest
 from dashboard import access
 from dashboard.queries.acts import Shown
 from monitor.acts import making
+from monitor.acts.batches import GRACE, RESUME_WITHIN, tidy
 from monitor.acts.kinds import Sight, ran_again
 from monitor.acts.making import Frozen, List
 from monitor.acts.models import ActTarget, BulkAct
-from monitor.acts.sending import GRACE, RESUME_WITHIN, tidy
 from monitor.control import Actor, Refused
 from monitor.models import ControlRecord, Task, Worker
 from tests.acts import MILA, Bench, Crash, made, online, outcomes, tasks, why

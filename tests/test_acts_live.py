@@ -14,9 +14,9 @@ from dashboard import access
 from demo.valkey import Server
 from monitor import broker as broker_room
 from monitor.acts import making
+from monitor.acts.batches import Acts
 from monitor.acts.making import Frozen, List
 from monitor.acts.models import ActTarget, BulkAct
-from monitor.acts.sending import Acts
 from monitor.control import Keeper, perform
 from monitor.models import ControlRecord, Task, Worker
 from tests.acts import MILA

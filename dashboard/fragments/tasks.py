@@ -10,10 +10,9 @@ from dashboard import access
 from dashboard.forms.tasks import SPANS, TaskFilter, task_filter
 from dashboard.fragments import Page, Region, register
 from dashboard.fragments.overview import CLOCK
-from dashboard.queries import gaps, ladders, runs, usual
+from dashboard.queries import gaps, ladders, runs, twice, usual
 from dashboard.queries import task as one
 from dashboard.queries import tasks as many
-from dashboard.queries.again import again
 from dashboard.queries.distribution import distribution
 from dashboard.queries.matches import matches
 from dashboard.queries.running import going
@@ -208,7 +207,7 @@ def _flow(page: Page) -> Mapping[str, Any]:
 
 def _acts(page: Page) -> Mapping[str, Any]:
     uuid = page.arg("uuid")
-    return {"acts": ladders.of(uuid), "again": again(uuid, time.time()), "why_not": why_not_control(page)}
+    return {"acts": ladders.of(uuid), "twice": twice.of(uuid, time.time()), "why_not": why_not_control(page)}
 
 
 def _acts_topics(page: Page) -> tuple[str, ...]:

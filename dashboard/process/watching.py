@@ -11,7 +11,7 @@ from django.conf import settings
 from dashboard import access
 from dashboard.process import notify
 from monitor import control, redact
-from monitor.acts.sending import Acts
+from monitor.acts.batches import Acts
 from monitor.broker import Broker
 from monitor.engine import Engine, Options
 from monitor.engine.leader import STANDBY, Leader, Lease, State, Term

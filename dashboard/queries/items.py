@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from django.urls import reverse
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -21,3 +23,16 @@ class Item:
     enable: int | None = None  # the worker whose events a button turns on
     post: str = ""  # where the button posts to, and what it says; without, it only leads to ``href``
     button: str = ""
+
+
+def titled(
+    severity: int, age: float, look: tuple[str, str], said: tuple[str, str, str], act: str = "Inspect"
+) -> Item:
+    """``look``: state and icon; ``said``: title, which is the clause as well, text and address."""
+    (state, icon), (title, text, href) = look, said
+    return Item(severity, age, state, icon, title, text, title[0].lower() + title[1:], href, act)
+
+
+def task_page(uuid: str) -> str:
+    """Where a task is shown, or the list where its id is no part of an address."""
+    return reverse("task", args=[uuid]) if uuid.strip("./") else reverse("tasks")
