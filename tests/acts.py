@@ -45,6 +45,7 @@ class Bench:
         *,
         identity: uuid.UUID | None = None,
         still: Callable[[], None] | None = None,
+        looks: bool = True,
     ) -> ControlRecord:
         if self.crash == "before":
             raise Crash

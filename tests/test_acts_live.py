@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -17,7 +18,8 @@ from monitor.acts import making
 from monitor.acts.batches import Acts
 from monitor.acts.making import Frozen, List
 from monitor.acts.models import ActTarget, BulkAct
-from monitor.control import Keeper, perform
+from monitor.control import Keeper, look_together, perform
+from monitor.control.inspecting import Seen, seen_on
 from monitor.models import ControlRecord, Task, Worker
 from tests.acts import MILA
 from tests.conftest import WorkerFactory, shop, wait_until
@@ -112,6 +114,38 @@ def test_an_act_goes_on_after_a_restart_of_umbel_and_nothing_is_sent_twice(
     answers = shop(url).control.inspect([one.hostname], timeout=5).revoked() or {}
     assert set(answers[one.hostname]) == set(uuids)
     wait_until(lambda: not ControlRecord.objects.filter(completed_at=None).exists(), 20)
+
+
+def test_workers_are_asked_once_for_all_batches_and_not_for_each(
+    own_valkey: Server, start: Start, worker: WorkerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, asked = own_valkey.url, []
+
+    def counted(*args: Any, **options: Any) -> dict[str, Seen]:
+        asked.append(time.monotonic())
+        return seen_on(*args, **options)
+
+    monkeypatch.setattr("monitor.control.performing.seen_on", counted)
+    ones = [worker(url, name=name, concurrency=1, queues=("celery",)) for name in ("left", "right")]
+    start(url, acts=Acts(perform, rate=50_000.0, look_at=look_together).look)
+    wait_until(lambda: Worker.objects.filter(status="online").count() == 2, 20)
+    now = time.time()
+    uuids = [f"waits-{n}" for n in range(MANY)]
+    Task.objects.bulk_create(
+        Task(uuid=u, name="shop.add", state="PENDING", first_seen_at=now, seen_at=now) for u in uuids
+    )
+    frozen = [Frozen(u, "PENDING", 0.0, "shop.add") for u in uuids]
+    act = making.confirm(making.draft("revoke", List(frozen, "all"), MILA).pk, MILA, {}, reason="x", hold=0)
+    wait_until(lambda: BulkAct.objects.get(pk=act.pk).state == "settling", 60)
+    commands = ControlRecord.objects.filter(command="revoke")
+    wait_until(lambda: not commands.filter(completed_at=None).exists(), 20, what="verification")
+    assert set(commands.values_list("effect", flat=True)) == {"verified"}
+    assert commands.count() == MANY // 500 and len(asked) <= 2, f"{len(asked)} looks"
+    text = "Both workers will skip it; it takes effect when a worker reaches it."
+    found = ActTarget.objects.filter(act=act, text__startswith=text)
+    wait_until(lambda: found.count() == MANY, 20, what="each target knows it")
+    answers = shop(url).control.inspect([one.hostname for one in ones], timeout=5).revoked() or {}
+    assert {name: len(set(ids)) for name, ids in answers.items()} == {one.hostname: MANY for one in ones}
 
 
 def test_all_that_failed_are_retried_once_and_a_worker_is_drained_with_others(

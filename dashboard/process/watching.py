@@ -81,7 +81,11 @@ class Monitor:
             gap=self._gap,
             keeper=keeper,
             acts=Acts(
-                control.perform, settings.UMBEL_BULK_RATE, settings.UMBEL_READ_ONLY, barred=access.barred
+                control.perform,
+                settings.UMBEL_BULK_RATE,
+                settings.UMBEL_READ_ONLY,
+                barred=access.barred,
+                look_at=control.look_together,
             ).look,
             tender=tender,
         )

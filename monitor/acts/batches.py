@@ -7,6 +7,7 @@ whose record has no answer may have been sent, and never is again.
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ RATE = 500.0  # ids a second: a worker takes half a millisecond for each
 RESUME_WITHIN = making.DRAFT_LIFE
 # Seconds after which a batch without an answer is not on its way any more.
 GRACE = 15.0
+ROUND = 30.0  # seconds between two looks at all batches of an act that is still being sent
 AT_ONCE = 100  # acts that settle looked at, and old ones forgotten
 TIDY_EVERY = 60.0
 KEPT_DAYS = 365.0
@@ -52,6 +54,7 @@ class Perform(Protocol):
         *,
         identity: uuid.UUID | None = None,
         still: Callable[[], None] | None = None,
+        looks: bool = True,
     ) -> ControlRecord: ...
 
 
@@ -64,6 +67,9 @@ class Acts:
     read_only: bool = False
     clock: Callable[[], float] = time.time
     barred: Barred = nobody_barred
+    # ``control.look_together``; without it the effect of each batch is looked for by itself.
+    look_at: Callable[[Sequence[ControlRecord]], None] | None = None
+    _rounds: dict[tuple[uuid.UUID, str], float] = field(default_factory=dict)  # when it is looked at next
     _began: float = 0.0
     _next_batch: float = 0.0
     _next_tidy: float = 0.0
@@ -96,11 +102,28 @@ class Acts:
             pause = min(pause, max(SOON, self._next_batch - self.clock()))
         for act in acts:
             if act.state in (State.SENDING, State.SETTLING):
+                self._look_at(act, now)
                 self._settling.look(act, self.clock())
         if now >= self._next_tidy:
             self._next_tidy = now + TIDY_EVERY
             tidy(now)
         return pause
+
+    def _look_at(self, act: BulkAct, now: float) -> None:
+        """One question to the workers for all batches since the last: now and then, and when all are sent."""
+        if self.look_at is None or act.count <= KINDS[act.command].batch:
+            return
+        if len(self._rounds) > AT_ONCE * AT_ONCE:
+            self._rounds.clear()
+        key = (act.pk, act.state)
+        if now < self._rounds.setdefault(key, now + ROUND if act.state == State.SENDING else now):
+            return
+        batches = ActTarget.objects.filter(act=act, batch__isnull=False, settled_at=None)
+        asked = ControlRecord.objects.filter(pk__in=batches.order_by().values("batch").distinct())
+        waiting = list(asked.filter(completed_at=None, answered_at__isnull=False).order_by("at"))
+        self._rounds[key] = now + ROUND if waiting or act.state == State.SENDING else math.inf
+        if waiting:
+            self.look_at(waiting)
 
     def _open(self) -> list[BulkAct]:
         """All that is not sent yet; of those that settle, which may be for weeks, the next in turn."""
@@ -233,7 +256,8 @@ class Acts:
             return
         claim = Claim(claim.batch, tuple(one for one in claim.targets if one not in skipped))
         try:
-            record = self.perform(command, actor, identity=claim.batch, still=claim.still)
+            alone = self.look_at is None or act.count <= kind.batch
+            record = self.perform(command, actor, identity=claim.batch, still=claim.still, looks=alone)
         except Refused as refusal:
             called = {kind.under(act, target): target for target in claim.targets}
             for target, why in refusal.skipped.items():

@@ -14,7 +14,7 @@ from monitor.control.draining import drain
 from monitor.control.inspecting import answering, discover, held_by, inspect_worker
 from monitor.control.keeping import Keeper
 from monitor.control.ladders import Plan, plan
-from monitor.control.performing import keep, perform, recover, refuse
+from monitor.control.performing import keep, look_together, perform, recover, refuse
 from monitor.control.purging import depth
 from monitor.control.standing import standing, withdraw, withdrawal
 from monitor.control.tending import Tender
@@ -40,6 +40,7 @@ __all__ = [
     "held_by",
     "inspect_worker",
     "keep",
+    "look_together",
     "perform",
     "plan",
     "recover",

@@ -49,6 +49,7 @@ class Kind:
     is_answered: bool = True
     # What is done instead of asking workers; raises Unreachable.
     act: Callable[[Order], list[Reply]] | None = None
+    together: bool = False  # judged by its record alone, so that one look does for many
     alone: bool = False  # one at a time on a worker, in this process
     # In the transaction that writes the record: what depends on other commands under way.
     settle: Callable[[Order, float], Order] | None = None
@@ -68,6 +69,7 @@ KINDS: Mapping[str, Kind] = {
         what="task",
         stands=keeping.stand,
         places=places.of,
+        together=True,
     ),
     names.TERMINATE: Kind(
         stopping.terminated, stopping.terminate, stopping.signal_of, what="task", places=places.of

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import DatabaseError, close_old_connections, connections, transaction
 
@@ -20,10 +20,11 @@ from monitor.broker import current
 from monitor.control import drifting
 from monitor.control.asking import Reply, Unreachable, ask
 from monitor.control.commands import Actor, Command, Refused
+from monitor.control.evidence import evidence_of
 from monitor.control.inspecting import Seen, seen_on
 from monitor.control.kinds import KINDS, checked, judge
 from monitor.control.orders import Order
-from monitor.control.verifying import Finding, Grade, Verdict
+from monitor.control.verifying import Verdict
 from monitor.models import ControlRecord
 from monitor.redact import DEFAULT
 
@@ -34,6 +35,7 @@ REPLY_TIMEOUT = 2.0
 UNANSWERED = 0.2  # seconds to wait where no reply is due: it may still be an error
 VERIFY_WITHIN = 10.0
 LOOK_TIMEOUT = 1.0
+LONG_LOOK = 5.0  # of many at once: a worker that holds 50,000 revoked ids tells them in a megabyte or two
 PAUSES = (0.1, 0.25, 0.5, 1.0)
 # Commands whose effect is looked for at once; past that they stay unverified.
 MOST_LOOKS = 64
@@ -51,11 +53,13 @@ def perform(
     *,
     identity: uuid.UUID | None = None,
     still: Callable[[], None] | None = None,
+    looks: bool = True,
 ) -> ControlRecord:
     """Check, record, send and gather replies; the effect is looked for in the background.
 
     Blocks for up to about four seconds. Raises ``Refused`` when nothing was sent, after recording the
     refusal. ``identity``: of the record; ``still`` is asked in the transaction that writes it: it may refuse.
+    Without ``looks`` whoever sends many has those that can be looked for together: ``look_together``.
     """
     asked_at = time.time()
     try:
@@ -70,10 +74,24 @@ def perform(
     except Unreachable as error:
         _record_refusal(command, actor, f"{error} Nothing was sent.", identity)
         raise Refused(f"{error} Nothing was sent.") from error
-    if answered:
+    if answered and (looks or not KINDS[command.name].together):
         _look_later(order, record)
     _announce(record)
     return record
+
+
+def look_together(records: Sequence[ControlRecord]) -> None:
+    """In the background: the effects of commands that were sent one after the other, by one look for all.
+
+    A worker tells all that it has revoked: asked for every batch of an act it would tell it a hundred times.
+    """
+    sent = [
+        _Sent(_order_of(record), record.pk, record.sent_at or record.at)
+        for record in records
+        if KINDS[record.command].together and record.completed_at is None
+    ]
+    if sent and _room.acquire(blocking=False):
+        _looks.submit(_look_after, sent)
 
 
 def refuse(command: Command, actor: Actor, message: str, identity: uuid.UUID | None = None) -> None:
@@ -203,25 +221,38 @@ def _outcomes(order: Order, replies: list[Reply]) -> list[dict[str, str]]:
     return found
 
 
+class _Sent(NamedTuple):
+    """What was sent and is to be looked for. The web's copy of a record is not shared with the thread."""
+
+    order: Order
+    identity: uuid.UUID
+    sent_at: float
+
+
+def _order_of(record: ControlRecord) -> Order:
+    """As far as its record tells."""
+    targets, destinations = tuple(record.targets), tuple(record.destinations)
+    command = Command(record.command, targets, dict(record.arguments), destinations, record.reason)
+    return Order(command, [], dict(record.arguments), dict(record.skipped or {}), asked=destinations)
+
+
 def _look_later(order: Order, record: ControlRecord) -> None:
     if not _room.acquire(blocking=False):
         _complete(record, Verdict([]), "Umbel was busy with other commands and did not look.")
         drifting.note(record)
         return
-    # The web's copy of the record is not shared with the thread.
-    identity, sent_at = record.pk, record.sent_at or record.at
-    _looks.submit(_look_after, order, identity, sent_at)
+    _looks.submit(_look_after, [_Sent(order, record.pk, record.sent_at or record.at)])
 
 
-def _look_after(order: Order, identity: Any, sent_at: float) -> None:
+def _look_after(sent: Sequence[_Sent]) -> None:
     close_old_connections()
     try:
-        verdict, seen = _look_until_seen(order, sent_at)
-        record = ControlRecord.objects.get(pk=identity)
-        after = KINDS[order.command.name].places
-        _complete(record, verdict, "", after(order, seen) if after else {})
-        drifting.note(record)
-        _announce(record)
+        for one, verdict, seen in _looked(sent):
+            record = ControlRecord.objects.get(pk=one.identity)
+            after = KINDS[record.command].places
+            _complete(record, verdict, "", after(one.order, seen) if after else {})
+            drifting.note(record)
+            _announce(record)
     except Exception:  # a look must never end the pool; recover() closes the record
         log.exception("The effect of a control command could not be looked for.")
     finally:
@@ -229,25 +260,36 @@ def _look_after(order: Order, identity: Any, sent_at: float) -> None:
         connections.close_all()
 
 
-def _look_until_seen(order: Order, sent_at: float) -> tuple[Verdict, dict[str, Seen]]:
+def _looked(sent: Sequence[_Sent]) -> Iterator[tuple[_Sent, Verdict, dict[str, Seen]]]:
+    """Each with what was found of it, once no later look can say more. All are asked for at once."""
     deadline = time.monotonic() + VERIFY_WITHIN
-    kind = KINDS[order.command.name]
-    workers = set() if kind.act else set(order.destinations) | set(order.where.values())
+    waiting = list(sent)
     number = 0
-    while True:
+    while waiting:
         left = deadline - time.monotonic()
-        seen: dict[str, Seen] = {}
-        try:
-            if workers:
-                # Its whole time for the last look, too: cut short it would know less than the one before.
-                seen = seen_on(workers, LOOK_TIMEOUT, kind.looks)
-        except Unreachable:
-            log.info("The broker could not be asked while looking for the effect of a command.")
-        verdict = judge(order, sent_at, seen)
-        if verdict.final or left <= 0:
-            return verdict, seen
-        time.sleep(PAUSES[min(number, len(PAUSES) - 1)])
+        seen = _ask_for([one.order for one in waiting])
+        found = [(one, judge(one.order, one.sent_at, seen)) for one in waiting]
+        done = [(one, verdict) for one, verdict in found if verdict.final or left <= 0]
+        waiting = [one for one, verdict in found if not verdict.final] if left > 0 else []
+        for one, verdict in done:
+            yield one, verdict, seen
+        if waiting:
+            time.sleep(PAUSES[min(number, len(PAUSES) - 1)])
         number += 1
+
+
+def _ask_for(orders: Sequence[Order]) -> dict[str, Seen]:
+    """What the workers hold that these were for; nothing of those that do not answer."""
+    kind = KINDS[orders[0].command.name]
+    workers = {name for order in orders for name in (*order.destinations, *order.where.values())}
+    if kind.act or not workers:
+        return {}
+    try:
+        # Its whole time for the last look, too: cut short it would know less than the one before.
+        return seen_on(workers, LOOK_TIMEOUT if len(orders) == 1 else LONG_LOOK, kind.looks)
+    except Unreachable:
+        log.info("The broker could not be asked while looking for the effect of a command.")
+        return {}
 
 
 def _complete(
@@ -261,48 +303,6 @@ def _complete(
     record.evidence = evidence or evidence_of(record, verdict)
     record.completed_at = time.time()
     record.save(update_fields=["seen", "effect", "evidence", "completed_at"])
-
-
-def evidence_of(record: ControlRecord, verdict: Verdict) -> str:
-    """One sentence or two: who answered what, and what Umbel saw."""
-    kind = KINDS[record.command]
-    first = _answers(record.replies) if kind.is_answered else _sent_to(record.destinations, record.command)
-    if record.evidence:
-        first = record.evidence
-    return f"{first} {_sights(verdict.findings, f'{kind.what}s')}".strip()
-
-
-def _sent_to(workers: list[str], command: str) -> str:
-    to = workers[0] if len(workers) == 1 else f"{len(workers)} workers"
-    return f"Sent to {to}; a {command} is never answered."
-
-
-def _answers(replies: list[dict[str, str]]) -> str:
-    silent = [one["worker"] for one in replies if one["outcome"] == "silent"]
-    errors = [f"{one['worker']} refused: {one['text']}" for one in replies if one["outcome"] == "error"]
-    total = len(replies)
-    spoke = total - len(silent)
-    if total == 1:
-        text = errors[0] if errors else f"{replies[0]['worker']} {'did not answer' if silent else 'answered'}"
-        return f"{text.rstrip('.')}."
-    if spoke == total:
-        text = "Both workers answered" if total == 2 else f"All {total} workers answered"
-    else:
-        text = f"{spoke} of {total} workers answered; {', '.join(silent[:5])} did not"
-    return ". ".join([text, *errors[:3]]) + "."
-
-
-def _sights(findings: Sequence[Finding], what: str) -> str:
-    if not findings:
-        return ""
-    if len(findings) == 1:
-        text = findings[0].text
-        return text if text.endswith(".") else f"{text}."
-    seen = sum(1 for one in findings if one.grade is Grade.SEEN)
-    if seen == len(findings):
-        return f"Umbel saw the effect on {'both' if seen == 2 else f'all {seen}'} {what}."
-    odd = next(one for one in findings if one.grade is not Grade.SEEN)
-    return f"Umbel saw the effect on {seen} of {len(findings)}; {odd.target}: {odd.text}"
 
 
 def _new(command: Command, actor: Actor, identity: uuid.UUID | None = None) -> ControlRecord:
