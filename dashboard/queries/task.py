@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pprint import pformat
 from typing import Any
 
-from dashboard.queries.tasks import Row, row_of
+from dashboard.queries.tasks import Row, how_known, row_of
 from dashboard.queries.timeline import Happened, Timeline, happened, timeline
 from dashboard.queries.traceback import Frame, frames
 from dashboard.templatetags.words import short
@@ -175,8 +175,10 @@ def _why(task: Task, row: Row, now: float) -> str:
     tries = f"after {task.retries + 1} attempts" if task.retries else ""
     if task.state == STARTED and row.ran is not None and row.usual and row.pace:
         return f"longer than its usual {short(row.usual.p50)} to {short(row.usual.p95)}"
-    if task.state == LOST or (task.note and task.known != "seen"):
+    if task.state == LOST:
         return task.note
+    if how := how_known(task):
+        return how
     if task.state == RECEIVED and task.eta and task.eta > now:
         return f"held by {task.worker} until its time" if task.worker else "held until its time"
     if task.state == "REVOKED":

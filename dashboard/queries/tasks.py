@@ -74,10 +74,25 @@ class Row:
         return "revoke" if self.task.state in WAITING else ""
 
     @property
+    def how(self) -> str:
+        """How its state is known, where that is not by its events."""
+        return how_known(self.task)
+
+    @property
     def text(self) -> str:
         """Arguments on one line."""
         kwargs = self.task.kwargs or ""
         return f"{self.task.args or ''} {'' if kwargs in ('{}', '') else kwargs}".strip()[:300]
+
+
+def how_known(task: Task) -> str:
+    """What its state was read or inferred from, where no event says so; "" where one does."""
+    if task.known == "seen":
+        return ""
+    if task.state == REVOKED:
+        # Workers write that as soon as they are told; one that restarts may run it still.
+        return "by its result; no worker was seen to skip it"
+    return str(task.note)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def _row(row: Row, mute: bool, prefix: str, now: float) -> SafeString:
     # All that is shown, but of those that run and those that wait for their time.
     key = (
         *(task.uuid, task.name, task.state, task.worker, task.queue, task.wait, row.text, row.ran, row.tries),
-        *(row.usual, mute, prefix),
+        *(row.usual, row.how, mute, prefix),
     )
     parts = _drawn.get(key)
     if parts is None:
@@ -87,7 +87,7 @@ def _parts(row: Row, mute: bool, prefix: str, now: float) -> tuple[SafeString, S
             state=_state(task.state, scheduled, row.pace),
             href=_address(task.uuid, prefix),
             name=_name(task.name),
-            args=plain(row.text),
+            args=format_html(_HOW, plain(row.how), plain(row.text)) if row.how else plain(row.text),
             queue=_queue(task.queue),
             worker=plain(task.worker or UNKNOWN),
             waited=_LATE if task.wait and task.wait > LATE else _NOTHING,
@@ -108,6 +108,7 @@ _ACTIONS = {
     "retry": "tasks/_row_retry.html",
 }
 _NOTHING = SafeString("")
+_HOW = '<span class="soft">{}</span> {}'
 _LATE = SafeString(' class="warn"')
 _DIM = SafeString(' class="dim"')
 

@@ -13,6 +13,7 @@ from monitor.control.verifying import Finding, Grade
 from monitor.models import Task, Worker
 from monitor.records import ENDED, LOST, REVOKED, STARTED
 
+SEEN = "seen"  # of a task that is known by its events
 # Ends that a worker reports itself, not what Umbel infers.
 _REPORTED = ENDED - {LOST}
 
@@ -173,8 +174,9 @@ def _terminated(order: Order, uuid: str, row: Task | None, seen: Mapping[str, Se
     state = row.state if row is not None else ""
     if here is None:
         if ended:
+            says = "event" if row is not None and row.known == SEEN else "result"
             return Finding(
-                uuid, Grade.HALF, f"The event says {state}; {worker} did not answer when Umbel looked."
+                uuid, Grade.HALF, f"The {says} says {state}; {worker} did not answer when Umbel looked."
             )
         return Finding(uuid, Grade.UNKNOWN, f"{worker} did not answer, and no end was seen.")
     again = next((name for name, one in seen.items() if name != worker and uuid in one.tasks), "")
@@ -203,6 +205,10 @@ def _terminated(order: Order, uuid: str, row: Task | None, seen: Mapping[str, Se
         return Finding(uuid, Grade.HALF, f"Gone from {worker}; its end was not seen in an event.")
     if state != REVOKED:
         return Finding(uuid, Grade.HALF, f"It ended with {state}, not by {signal}.")
+    if row is not None and row.known != SEEN:
+        # Celery writes that for whatever it is told to terminate.
+        text = f"Gone from {worker}; its result says {state}, and its end was not seen in an event."
+        return Finding(uuid, Grade.HALF, text)
     return Finding(uuid, Grade.SEEN, f"Gone from {worker}, and its end was seen: {state}.")
 
 
@@ -226,19 +232,23 @@ _OWN_ENDS = ("succeeded", "failed", "retried", "rejected")
 
 def _revoked(order: Order, uuid: str, row: Task | None, seen: Mapping[str, Seen]) -> Finding:
     asked = order.destinations
-    if row is not None and row.state == REVOKED:
+    if row is not None and row.state == REVOKED and row.known == SEEN:
         return Finding(uuid, Grade.SEEN, f"A worker reached it and skipped it: {REVOKED}.")
     runs_on = next((name for name, one in seen.items() if one.tasks.get(uuid) == "active"), "")
     if runs_on or (row is not None and row.state == STARTED):
         where = runs_on or (row.worker if row is not None else "")
         return Finding(uuid, Grade.NOT, f"It had begun on {where}: a revoke does not stop it. Terminate it.")
-    if row is not None and row.state in _REPORTED:
+    told = row is not None and row.state == REVOKED
+    if row is not None and row.state in _REPORTED and not told:
         return Finding(uuid, Grade.NOT, f"It ended with {row.state}.")
     holders = [name for name in asked if name in seen and uuid in seen[name].revoked]
     text = (
         f"{_of(len(holders), len(asked))} will skip it; it takes effect when a worker reaches it. "
         "A worker without --statedb forgets it at a restart."
     )
+    if told:
+        # Workers write that as soon as they are told.
+        text = f"Its result says {REVOKED}; no worker was seen to skip it yet. {text}"
     if len(holders) == len(asked):
         return Finding(uuid, Grade.SEEN, text)
     if holders:
