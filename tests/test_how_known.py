@@ -1,4 +1,4 @@
-"""A REVOKED that only the result backend tells of: workers write it as soon as they are told to skip a task."""
+"""A REVOKED that the result backend alone tells of: workers write it as soon as they are told to."""
 
 from __future__ import annotations
 

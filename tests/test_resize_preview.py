@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,13 @@ from django.urls import reverse
 from dashboard import access
 from dashboard.queries import resizing
 from dashboard.queries import workers as worker_queries
+from demo.valkey import Server
+from monitor import broker as broker_module
 from monitor import models, rates
+from monitor.broker import Broker
+from monitor.control import here
+from monitor.control.inspecting import stats_of
+from tests.conftest import WorkerFactory
 from tests.test_hostile_pages import harm
 from tests.test_workers_page import task, worker
 
@@ -178,8 +185,70 @@ def test_memory_is_not_claimed_to_be_known() -> None:
     row = worker("a@h", size=4, details={"stats": {"rusage": {"maxrss": 184 * 1024}}})
     said = text(preview(row, 6))
     assert "is not known" in said and "184 MB at its peak" in said and "2 more would be +368 MB" in said
-    assert "share the memory of one process" in text(preview(worker("g@h", pool="gevent"), 6))
+    assert "it runs on another machine" in said
+    for pool in ("gevent", "threads", "solo", "celery.concurrency.thread:TaskPool"):
+        assert "A slot costs no process" in text(preview(worker(f"{pool[:9]}@h", pool=pool), 6)), pool
     assert "is not known" in text(preview(worker("b@h"), 6))
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "words"),
+    [
+        ((48, 30, 4, 6_000), 6, "48 MB (proportional set, the mean of the 4 here), 30 MB of it its own."
+         " 2 more would cost about 60 MB. 5.9 GB are available on this machine now."),
+        ((48, 30, 4, 6_000), 2, "2 fewer would free about 60 MB"),
+        ((48, 30, 1, 20), 5, "the mean of the one here), 30 MB of it its own."
+         " 1 more would cost about 30 MB, more than there is. 20 MB are available"),
+        ((48, None, 4, None), 5, "48 MB (resident, the mean of the 4 here; what they share is in each)."
+         " 1 more would cost about 48 MB. Umbel cannot see free memory on the host."),
+    ],
+)  # fmt: skip
+def test_memory_is_told_where_the_worker_is_on_umbels_own_machine(
+    monkeypatch: pytest.MonkeyPatch, found: tuple[Any, ...], wanted: int, words: str
+) -> None:
+    each, own, processes, available = (None if n is None else n * 2**20 for n in found)
+    memory = here.Memory(each or 0.0, own, (processes or 0) // 2**20, available)
+    monkeypatch.setattr(here, "memory_of", lambda hostname, stats: memory)
+    row = worker("a@h", size=4, details={"stats": {"pid": 1}})
+    assert words in text(preview(row, wanted)).replace("\u00a0", " ")
+    assert "would" not in resizing._memory(worker_queries.one(row.pk), None)  # type: ignore[arg-type]
+    # Of one that is away nothing is read: its pids may be others' by now.
+    row.status = "offline"
+    row.save()
+    assert "would" not in text(preview(row, wanted))
+
+
+@pytest.mark.live
+def test_the_pool_processes_of_a_real_worker_are_weighed(
+    valkey: Server, request: pytest.FixtureRequest
+) -> None:
+    start: WorkerFactory = request.getfixturevalue("worker")
+    one = start(valkey.url, concurrency=2)
+    broker_module.configure(Broker(valkey.url))
+    stats = stats_of(one.hostname) or {}
+    pids = stats["pool"]["processes"]
+    found = here.memory_of(one.hostname, stats)
+    assert found is not None and found.processes == len(pids) == 2
+    assert found.own is not None and found.available
+    assert 2**20 < found.own <= found.each < 2**30
+    resident = [
+        int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0]) for pid in pids
+    ]
+    assert found.each <= max(resident) * 1024
+    row = models.Worker.objects.create(
+        hostname=one.hostname,
+        status="online",
+        pool="prefork",
+        size=2,
+        first_seen_at=1,
+        details={"stats": stats},
+    )  # fmt: skip
+    said = text(preview(row, 4))
+    assert "proportional set, the mean of the 2 here" in said and "2 more would cost about" in said
+    # The same pids elsewhere are other processes.
+    assert here.memory_of("w@elsewhere", stats) is None
+    assert here.memory_of(one.hostname, {**stats, "pid": 1}) is None
+    broker_module.current().close()
 
 
 @pytest.fixture

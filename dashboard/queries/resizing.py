@@ -13,6 +13,8 @@ from dashboard.queries import worker as queries
 from dashboard.queries.workers import WorkerView
 from dashboard.templatetags.words import duration_text, number, plain, rate
 from monitor import broker, control, models, rates, registered, resizing
+from monitor.control import here
+from monitor.control.capabilities import pool_kind
 from monitor.records import RECEIVED
 from monitor.resizing import ENOUGH, Estimate, Outlook
 
@@ -261,24 +263,71 @@ def _limited(view: WorkerView) -> str:
 
 
 def _memory(view: WorkerView, wanted: int | None) -> str:
-    more = (wanted or 0) - (view.size or 0)
-    if view.row.pool in ("gevent", "eventlet", "threads"):
-        return "Its slots share the memory of one process; what each task takes is not known."
-    peak = _peak(view)
-    unknown = "What a pool process takes is not known: Celery tells only of the main one"
-    text = f"{unknown}, which took {peak / 1024:,.0f}\u00a0MB at its peak" if peak else unknown
-    if peak and more > 0:
-        text += f". If each took as much, {more} more would be +{more * peak / 1024:,.0f}\u00a0MB"
+    more = (wanted or view.size or 0) - (view.size or 0)
+    if pool_kind(view.row) in ("gevent", "eventlet", "threads", "solo"):
+        return (
+            "A slot costs no process: all share the memory of one; what each task takes is not known. "
+            "Umbel cannot see free memory on the host."
+        )
+    details = view.row.details if isinstance(view.row.details, dict) else {}
+    stats = details.get("stats")
+    found = here.memory_of(view.hostname, stats) if isinstance(stats, dict) and not view.offline else None
+    return _here(found, more) if found else _elsewhere(view, more)
+
+
+def _here(found: here.Memory, more: int) -> str:
+    """Read from its processes."""
+    of = "the one" if found.processes == 1 else f"the {found.processes:,}"
+    if found.own is None:
+        how = f"resident, the mean of {of} here; what they share is in each"
+        text = f"A pool process takes about {_size(found.each)} ({how})"
+    else:
+        text = (
+            f"A pool process takes about {_size(found.each)} (proportional set, the mean of {of} here), "
+            f"{_size(found.own)} of it its own"
+        )
+    if more:
+        size = abs(more) * (found.each if found.own is None else found.own)
+        many = f"{abs(more):,} {'more' if more > 0 else 'fewer'}"
+        does = "cost" if more > 0 else "free"
+        text += f". {many} would {does} about {_size(size)}"
+        if more > 0 and found.available is not None and size > found.available:
+            text += ", more than there is"
+    if found.available is not None:
+        return f"{text}. {_size(found.available)} are available on this machine now."
     return f"{text}. Umbel cannot see free memory on the host."
 
 
+def _elsewhere(view: WorkerView, more: int) -> str:
+    """Of the main process Celery tells the peak."""
+    peak = _peak(view)
+    unknown = "What a pool process takes is not known: it runs on another machine, or is not seen from here"
+    text = (
+        f"{unknown}. Celery tells only of the main one, which took {_size(peak)} at its peak"
+        if peak
+        else unknown
+    )
+    if peak and more > 0:
+        text += f". If each took as much, {more} more would be +{_size(more * peak)}"
+    return f"{text}. Umbel cannot see free memory on the host."
+
+
+def _size(bytes_: float) -> str:
+    """ "184 MB", "6.1 GB"."""
+    if bytes_ < 1024**3:
+        return f"{bytes_ / 1024**2:,.0f}\u00a0MB"
+    return f"{bytes_ / 1024**3:,.1f}\u00a0GB"
+
+
 def _peak(view: WorkerView) -> float | None:
-    """Kilobytes, as Linux counts them."""
+    """Bytes; Linux counts kilobytes."""
     details = view.row.details if isinstance(view.row.details, dict) else {}
     stats = details.get("stats")
     usage = stats.get("rusage") if isinstance(stats, dict) else None
     peak = usage.get("maxrss") if isinstance(usage, dict) else None
-    return float(peak) if isinstance(peak, int | float) and not isinstance(peak, bool) and peak > 0 else None
+    return (
+        peak * 1024.0 if isinstance(peak, int | float) and not isinstance(peak, bool) and peak > 0 else None
+    )
 
 
 def _basis(view: WorkerView, seen: _Seen) -> str:

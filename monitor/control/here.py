@@ -1,4 +1,4 @@
-"""Signals to a pool process on this machine, where Umbel runs beside the worker.
+"""Pool processes on this machine, where Umbel runs beside the worker: signals to one, and what they take.
 
 Celery signals a task once: with that the worker forgets the request, and a second terminate finds "tasks
 unknown" while the process may live on. Nothing that a worker can be asked reaches it any more. Whoever is on
@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,65 @@ from monitor.models import Task
 
 MACHINE = "this machine"
 SIGNALS = ("SIGTERM", "SIGKILL")
+MOST_SIZED = 50  # pool processes of one worker whose memory is read: each takes a millisecond
 _PROC = Path("/proc")
 
 
 def why_not_here(hostname: str, stats: Mapping[str, Any] | None) -> str:
     """Why Umbel cannot signal the pool processes of this worker itself; '' when it can."""
+    if why := why_not_seen(hostname, stats):
+        return why
+    if not hasattr(os, "pidfd_open"):
+        return "this system does not let a process be held while it is looked at"
+    parent = int((stats or {}).get("pid", 0))
+    return "" if _may_signal(parent) else f"Umbel may not signal the processes of {hostname}"
+
+
+def why_not_seen(hostname: str, stats: Mapping[str, Any] | None) -> str:
+    """Why the pool processes of this worker cannot be looked at from here; '' when they can."""
     pool = processes(dict(stats)) if stats else None
     parent = stats.get("pid") if stats else None
     if not pool or not isinstance(parent, int):
         return f"{hostname} has not told its pool processes"
-    if not hasattr(os, "pidfd_open") or not _PROC.is_dir():
-        return "this system does not let a process be held while it is looked at"
+    if not _PROC.is_dir():
+        return "this system has no /proc to read them from"
     # One that has just ended may still be in the worker's list.
     parents = {found for pid in pool if (found := _parent(pid)) is not None}
     if parents != {parent} or not _is_worker(parent, hostname):
         return f"the processes of {hostname} are not seen from where Umbel runs"
-    return "" if _may_signal(parent) else f"Umbel may not signal the processes of {hostname}"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Of the pool processes of a worker on this machine, in bytes and on average.
+
+    ``own`` None: their memory may not be told apart, and ``each`` counts what they share in every one.
+    """
+
+    each: float  # resident: its own, and its part of what it shares
+    own: float | None  # what would be free again without it
+    processes: int  # that were looked at
+    available: int | None  # on the machine
+
+
+def memory_of(hostname: str, stats: Mapping[str, Any] | None) -> Memory | None:
+    """None when they are not seen from here: see ``why_not_seen``."""
+    if why_not_seen(hostname, stats):
+        return None
+    pool = sorted(processes(dict(stats)) or ()) if stats else []
+    parent = stats.get("pid") if stats else None
+    sizes = [_size(pid) for pid in pool[:MOST_SIZED] if _parent(pid) == parent]
+    known = [size for size in sizes if size is not None]
+    if not known:
+        return None
+    told = [size for size in known if size[1] is not None]
+    if told:
+        # Of some only the plain size may be read: the two are not mixed.
+        known = told
+    own = sum(size[1] or 0 for size in known) / len(known) if told else None
+    each = sum(size[0] for size in known) / len(known)
+    return Memory(each, own, len(known), _fields("meminfo").get("MemAvailable"))
 
 
 def began(pid: int) -> int | None:
@@ -124,6 +168,29 @@ def _is_worker(pid: int, hostname: str) -> bool:
         return False
     here = hostname.rpartition("@")[2] in (socket.gethostname(), socket.getfqdn())
     return b"celery" in command and (here or hostname.encode() in command)
+
+
+def _size(pid: int) -> tuple[int, int | None] | None:
+    """Bytes of a process: proportional and private, or resident and None where that may not be read."""
+    told = _fields(f"{pid}/smaps_rollup")
+    if "Pss" in told:
+        return told["Pss"], told.get("Private_Clean", 0) + told.get("Private_Dirty", 0)
+    resident = _fields(f"{pid}/status").get("VmRSS")
+    return (resident, None) if resident else None
+
+
+def _fields(name: str) -> dict[str, int]:
+    """Lines like "Pss:  170 kB" of a file of /proc, in bytes."""
+    try:
+        lines = (_PROC / name).read_text(errors="replace").splitlines()
+    except OSError:
+        return {}
+    parts = [line.split() for line in lines]
+    return {
+        one[0].rstrip(":"): int(one[1]) * 1024
+        for one in parts
+        if len(one) == 3 and one[2] == "kB" and one[1].isdigit()
+    }
 
 
 def _stat(pid: int) -> list[str]:
