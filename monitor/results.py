@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import redis
@@ -21,6 +21,7 @@ AT_ONCE = 500  # results in one MGET
 # Bounds of one search: keys looked at, ends taken, seconds.
 MOST_KEYS, MOST_ENDS, MOST_SECONDS = 500_000, 50_000, 20.0
 
+T = TypeVar("T")
 _META = "celery-task-meta-"
 # Of celery.contrib.abortable; no end, so what a task writes at its own end takes its place.
 ABORTED = "ABORTED"
@@ -55,28 +56,14 @@ class Results:
 
     def read(self, uuids: Iterable[str]) -> list[Settled]:
         """The ends of these tasks, as far as they are there. Raises ``redis.RedisError``."""
-        names = list(uuids)
-        found: list[Settled] = []
-        for start in range(0, len(names), AT_ONCE):
-            part = names[start : start + AT_ONCE]
-            for uuid, text in zip(part, self._texts([self._prefix + uuid for uuid in part]), strict=True):
-                if (settled := _settled(uuid, text, self._redactor)) is not None:
-                    found.append(settled)
-        return found
+        return list(self._each(uuids, lambda uuid, text: _settled(uuid, text, self._redactor)).values())
 
     def inputs(self, uuids: Iterable[str]) -> dict[str, Inputs]:
         """What these tasks were sent with, for sending them again; never for a page.
 
         Raises ``redis.RedisError``.
         """
-        names = list(uuids)
-        found: dict[str, Inputs] = {}
-        for start in range(0, len(names), AT_ONCE):
-            part = names[start : start + AT_ONCE]
-            for uuid, text in zip(part, self._texts([self._prefix + uuid for uuid in part]), strict=True):
-                if (inputs := _inputs(text)) is not None:
-                    found[uuid] = inputs
-        return found
+        return self._each(uuids, lambda _, text: _inputs(text))
 
     def search(
         self,
@@ -113,14 +100,7 @@ class Results:
 
     def metas(self, uuids: Iterable[str]) -> dict[str, dict[str, Any]]:
         """What is stored of these tasks, not redacted. Raises ``redis.RedisError``."""
-        names = list(uuids)
-        found: dict[str, dict[str, Any]] = {}
-        for start in range(0, len(names), AT_ONCE):
-            part = names[start : start + AT_ONCE]
-            for uuid, text in zip(part, self._texts([self._prefix + uuid for uuid in part]), strict=True):
-                if (meta := _meta(text)) is not None:
-                    found[uuid] = meta
-        return found
+        return self._each(uuids, lambda _, text: _meta(text))
 
     def abort(self, uuid: str, expires: int) -> str:
         """Write ABORTED as ``AbortableAsyncResult.abort`` does, unless an end is there; the state it has now.
@@ -158,6 +138,17 @@ class Results:
     def _scan(self, cursor: Any, pattern: str) -> tuple[Any, list[bytes]]:
         found: Any = self._client.scan(cursor, match=pattern, count=AT_ONCE)
         return found[0], list(found[1])
+
+    def _each(self, uuids: Iterable[str], of: Callable[[str, Any], T | None]) -> dict[str, T]:
+        """What is told of each, by id; those of which nothing is are left out."""
+        names = list(uuids)
+        found: dict[str, T] = {}
+        for start in range(0, len(names), AT_ONCE):
+            part = names[start : start + AT_ONCE]
+            for uuid, text in zip(part, self._texts([self._prefix + uuid for uuid in part]), strict=True):
+                if (told := of(uuid, text)) is not None:
+                    found[uuid] = told
+        return found
 
     def _texts(self, keys: list[str]) -> list[Any]:
         texts: Any = self._client.mget(keys)

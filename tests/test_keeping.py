@@ -14,7 +14,8 @@ from dashboard.queries.workers import current
 from monitor.broker import Broker
 from monitor.control import Actor, Command, Refused
 from monitor.control.asking import Question
-from monitor.control.keeping import AGAIN_AFTER, KEEPER, LONGEST, MOST_IDS, Keeper, stand
+from monitor.control.commands import UMBEL
+from monitor.control.keeping import AGAIN_AFTER, LONGEST, MOST_IDS, Keeper, stand
 from monitor.control.orders import Order
 from monitor.models import ControlRecord, StandingRevoke, Task, Worker
 
@@ -34,7 +35,7 @@ class Bench:
         self.keeper.look()
 
     def perform(self, command: Command, actor: Actor) -> ControlRecord:
-        assert actor == KEEPER and command.name == "revoke"
+        assert actor == UMBEL and command.name == "revoke"
         (worker,) = command.destinations
         self.sent.append((worker, command.targets))
         if worker in self.deaf:
@@ -232,7 +233,7 @@ def test_what_starts_all_the_same_is_terminated_once_if_that_was_asked_for() -> 
     sent: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = []
 
     def perform(command: Command, actor: Actor) -> ControlRecord:
-        assert actor == KEEPER
+        assert actor == UMBEL
         sent.append((command.name, command.targets, command.arguments, command.reason))
         return record(START, {"w1": "ok"}, by="Umbel")
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 from urllib.parse import urlencode, urlsplit
@@ -21,6 +19,7 @@ from dashboard.queries import audit as queries
 from monitor import control as engine
 from monitor.control import Actor, Command, Refused, Unreachable
 from monitor.models import ControlRecord, Worker
+from monitor.turns import Turns
 
 P = ParamSpec("P")
 View = Callable[Concatenate[HttpRequest, P], HttpResponse]
@@ -30,6 +29,8 @@ SAME = 3.0  # seconds in which the same command from the same person is a second
 SIZES = ("pool_grow", "pool_shrink")
 # What undoes each other: whoever turns a thing off and on again within that time means it.
 OPPOSITES = (("add_consumer", "cancel_consumer"), ("enable_events", "disable_events"))
+# A person's same command waits for the one before, so that a second click can be told.
+_turns = Turns()
 
 
 class NotAllowed(Refused):
@@ -120,7 +121,7 @@ def send(request: HttpRequest, commands: Sequence[Command], *, until_silent: boo
             refusals.append(can.reason)
             barred += 1
             continue
-        with _alone(request, command):
+        with _turns.of(request.user.pk, command.name, command.targets):
             if before := _second_click(request, command, asked_at):
                 earlier.append(before)
                 told[number - 1] = before.pk
@@ -233,16 +234,6 @@ def _named(request: HttpRequest, kwargs: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(Worker.objects.filter(pk=kwargs["pk"]).values_list("hostname", flat=True))
     named = (given.getlist(key) for key in ("uuid", "queue", "name", "about"))
     return tuple(next((values for values in named if values), []))
-
-
-@contextmanager
-def _alone(request: HttpRequest, command: Command) -> Iterator[None]:
-    """A person's same command waits for the one before, so that a second click can be told."""
-    with _locks[hash((request.user.pk, command.name, command.targets)) % len(_locks)]:
-        yield
-
-
-_locks = [threading.Lock() for _ in range(32)]
 
 
 def _second_click(request: HttpRequest, command: Command, asked_at: float) -> ControlRecord | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid as uuidlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -26,8 +24,11 @@ from monitor.control.routes import Route, route
 from monitor.control.sending import described
 from monitor.models import SentTask
 from monitor.records import ENDED
+from monitor.turns import Turns
 
 MOST = 200  # failed tasks of one workflow
+# A second click waits for the first, and then finds what it did.
+_turns = Turns()
 
 
 @control(SEND)
@@ -42,7 +43,7 @@ def retry(request: HttpRequest) -> HttpResponse:
     uuid = request.POST.get("uuid", "").replace("\0", "")[:155]
     if not uuid:
         raise Refused("No task was named, so nothing was sent.")
-    with _alone(uuid):
+    with _turns.of(uuid):
         if (earlier := _earlier(uuid, request.GET.get("times", ""))) is not None:
             return _told(request, earlier)
         found = original(uuid)
@@ -72,7 +73,7 @@ def run(request: HttpRequest) -> HttpResponse:
         return _form(request, form, _token(request))
     token = given.get("token", "")
     uuid = _uuid_of(request, token)
-    with _alone(uuid):
+    with _turns.of(uuid):
         if again.sent(uuid) is not None:
             return redirect("task", uuid=uuid)
         form = RunForm.of(given, found)
@@ -103,7 +104,7 @@ def run_failed(request: HttpRequest) -> HttpResponse:
     chosen = tuple(dict.fromkeys(one for one in given.getlist("uuid") if one))[:MOST]
     if not chosen:
         raise Refused("No task was chosen, so nothing was sent.")
-    with _alone("run failed"):
+    with _turns.of("run failed"):
         new = {one: again.identity(one, wish) for one in chosen}
         first = SentTask.objects.select_related("record").filter(uuid__in=list(new.values())).first()
         if first is not None:
@@ -239,16 +240,6 @@ def _parts(token: str) -> list[str]:
     if len(parts) != 3:
         raise signing.BadSignature
     return parts
-
-
-@contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """A second click waits for the first, and then finds what it did."""
-    with _locks[hash(name) % len(_locks)]:
-        yield
-
-
-_locks = [threading.Lock() for _ in range(32)]
 
 
 def _earlier(uuid: str, times: str) -> SentTask | None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from dashboard.queries.blast import MOST, known
 from dashboard.queries.tasks import Row, rows_of
 from monitor.control.aborting import can_abort, is_abortable
-from monitor.models import Task, Worker
-
-MOST = 500
+from monitor.models import Task
 
 
 @dataclass(frozen=True)
@@ -23,11 +22,7 @@ class Hit:
 
 def hit(uuids: tuple[str, ...]) -> Hit:
     """Of these tasks, as the history has them now."""
-    tasks = {
-        t.uuid: t for t in Task.objects.filter(uuid__in=uuids[:MOST]).defer("marks", "traceback", "result")
-    }
-    hosts = {t.worker for t in tasks.values() if t.worker}
-    workers = {w.hostname: w for w in Worker.objects.filter(hostname__in=hosts)}
+    tasks, workers = known(uuids)
     spared: list[tuple[str, str]] = []
     left: list[Task] = []
     unsure = 0

@@ -39,11 +39,7 @@ class Hit:
 
 def hit(uuids: tuple[str, ...]) -> Hit:
     """Of these tasks, as the history has them now."""
-    tasks = {
-        t.uuid: t for t in Task.objects.filter(uuid__in=uuids[:MOST]).defer("marks", "traceback", "result")
-    }
-    hosts = {t.worker for t in tasks.values() if t.worker}
-    workers = {w.hostname: w for w in Worker.objects.filter(hostname__in=hosts)}
+    tasks, workers = known(uuids)
     spared: list[tuple[str, str]] = []
     running: list[Task] = []
     for uuid in uuids[:MOST]:
@@ -57,12 +53,19 @@ def hit(uuids: tuple[str, ...]) -> Hit:
     return Hit(targets, spared, _waiting(running), max(0, len(uuids) - MOST))
 
 
-def waiting(uuids: tuple[str, ...]) -> Hit:
-    """Of these tasks, those that a revoke reaches."""
-    now = time.time()
+def known(uuids: tuple[str, ...]) -> tuple[dict[str, Task], dict[str, Worker]]:
+    """Those of history, by id, and their workers, by name."""
     tasks = {
         t.uuid: t for t in Task.objects.filter(uuid__in=uuids[:MOST]).defer("marks", "traceback", "result")
     }
+    hosts = {t.worker for t in tasks.values() if t.worker}
+    return tasks, {w.hostname: w for w in Worker.objects.filter(hostname__in=hosts)}
+
+
+def waiting(uuids: tuple[str, ...]) -> Hit:
+    """Of these tasks, those that a revoke reaches."""
+    now = time.time()
+    tasks, _ = known(uuids)
     spared: list[tuple[str, str]] = []
     left: list[Task] = []
     for uuid in uuids[:MOST]:

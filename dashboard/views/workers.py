@@ -17,7 +17,7 @@ from dashboard.queries.workers import WorkerView
 from dashboard.templatetags.words import plain
 from monitor.control import Refused, waiting
 
-WITHINS = [(s, f"{s // 60} min" if s < 3600 else f"{s // 3600} h") for s in waiting.WITHIN]
+WITHINS = [(seconds, waiting.span(seconds)) for seconds in waiting.WITHIN]
 
 
 @access.viewer

@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import structlog
 from django.db import DatabaseError, connections, transaction
@@ -23,11 +22,10 @@ from monitor.acts.kinds import KINDS, ActKind
 from monitor.acts.models import ActTarget, BulkAct
 from monitor.acts.settling import Settling, mark, taken
 from monitor.control import Actor, Command, Refused, Unreachable
-from monitor.control.commands import Barred, nobody_barred
+from monitor.control.commands import UMBEL, Barred, Perform, nobody_barred
 from monitor.models import ControlRecord, Worker
 
 State, Outcome = BulkAct.State, ActTarget.Outcome
-UMBEL = Actor(None, "Umbel", "operator")
 IDLE = 0.5  # seconds between two looks when nothing is due sooner
 SOON = 0.02
 RATE = 500.0  # ids a second: a worker takes half a millisecond for each
@@ -42,20 +40,6 @@ KEPT_DAYS = 365.0
 MOST_TARGETS = 1_000_000  # kept in all; the oldest acts go first
 
 log = structlog.get_logger(__name__)
-
-
-class Perform(Protocol):
-    """``control.perform``."""
-
-    def __call__(
-        self,
-        command: Command,
-        actor: Actor,
-        *,
-        identity: uuid.UUID | None = None,
-        still: Callable[[], None] | None = None,
-        looks: bool = True,
-    ) -> ControlRecord: ...
 
 
 @dataclass(slots=True)

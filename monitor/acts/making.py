@@ -14,10 +14,9 @@ from django.db import connection, transaction
 
 from monitor.acts.kinds import KINDS
 from monitor.acts.models import ActTarget, BulkAct
-from monitor.control import Actor, Command, Refused, refuse
+from monitor.control import Actor, Command, Refused, keep, refuse
 from monitor.control.commands import need_operator
 from monitor.control.kinds import KINDS as COMMANDS
-from monitor.models import ControlRecord
 from monitor.redact import DEFAULT
 
 State = BulkAct.State
@@ -216,20 +215,8 @@ def tell(act: uuid.UUID) -> None:
 
 def record(command: str, act: BulkAct, actor: Actor, evidence: str, now: float, *, reason: str = "") -> None:
     """What was done to an act, in the audit log."""
-    ControlRecord.objects.create(
-        at=now,
-        user_id=actor.user_id,
-        username=actor.username[:150],
-        role=actor.role[:16],
-        address=actor.address[:64],
-        command=command,
-        targets=[str(act.pk)],
-        arguments={"act": act.words},
-        reason=DEFAULT.text(reason)[:500],
-        effect=ControlRecord.Effect.VERIFIED,
-        evidence=evidence,
-        completed_at=now,
-    )
+    told = Command(command, (str(act.pk),), {"act": act.words}, reason=reason)
+    keep(told, actor, evidence, at=now)
 
 
 def _found(identity: uuid.UUID) -> BulkAct:

@@ -6,7 +6,6 @@ Only this room speaks to workers.
 from __future__ import annotations
 
 from monitor.control.aborting import can_abort
-from monitor.control.again import retry
 from monitor.control.asking import Unreachable
 from monitor.control.capabilities import Can, Capabilities, capabilities
 from monitor.control.commands import SIGNALS, Actor, Command, Message, Refused
@@ -45,7 +44,6 @@ __all__ = [
     "plan",
     "recover",
     "refuse",
-    "retry",
     "standing",
     "withdraw",
     "withdrawal",

@@ -5,36 +5,13 @@ from __future__ import annotations
 import uuid as uuidlib
 from dataclasses import replace
 
-from monitor.control.commands import SEND, Actor, Command, Message, Refused
-from monitor.control.originals import Original, original
-from monitor.control.performing import perform
+from monitor.control.commands import SEND, Command, Message, Refused
+from monitor.control.originals import Original
 from monitor.control.sending import described
-from monitor.models import ControlRecord, SentTask
+from monitor.models import SentTask
 from monitor.records import ENDED
 
 _NAMESPACE = uuidlib.UUID("6f0a7c3e-3d51-4f0b-9c58-7c1a54d7a2be")
-
-
-def retry(uuid: str, actor: Actor, *, reason: str = "", once: str = "") -> ControlRecord:
-    """Send a task again: same name, args, kwargs, queue, priority and headers.
-
-    ``once`` names the wish ("bulk 12"): the same wish for the same task sends it once, however often it is
-    asked for, also after a restart, and answers with the record of the first time. Raises ``Refused`` with a
-    sentence when it cannot be sent, also for a task that has not ended.
-    """
-    new = identity(uuid, once or f"time {times(uuid)}")
-    if (earlier := sent(new)) is not None:
-        return earlier.record
-    found = original(uuid)
-    if found is None:
-        raise Refused(f"No task with the id {uuid[:155]!r} is in Umbel's history. Nothing was sent.")
-    command = command_for([(found, new)], reason)
-    try:
-        return perform(command, actor)
-    except Refused:
-        if (meanwhile := sent(new)) is not None:
-            return meanwhile.record
-        raise
 
 
 def command_for(tasks: list[tuple[Original, str]], reason: str = "") -> Command:
@@ -59,22 +36,10 @@ def why_not(found: Original) -> str:
 
 def message_of(found: Original, new: str) -> Message:
     """As it was sent, under a new id. Not its ETA, not its expiry, and nothing of what followed it."""
-    return Message(
-        new,
-        found.name,
-        found.queue,
-        found.args.value,
-        found.kwargs.value,
-        priority=found.priority,
-        of=found.uuid,
-        source=found.source,
-        headers=found.headers,
-        stamps=found.stamps,
-        time_limit=found.time_limit,
-        soft_time_limit=found.soft_time_limit,
-        argsrepr=found.argsrepr,
-        kwargsrepr=found.kwargsrepr,
+    message = Message(
+        new, found.name, found.queue, found.args.value, found.kwargs.value, priority=found.priority
     )
+    return edited(message, found, changed=False)
 
 
 def edited(message: Message, found: Original, *, changed: bool) -> Message:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from monitor.models import ControlRecord
 
 SIGNALS = ("SIGTERM", "SIGKILL", "SIGUSR1", "SIGINT", "SIGQUIT")
 REVOKE, TERMINATE = "revoke", "terminate"
@@ -48,6 +52,10 @@ class Actor:
     username: str
     role: str
     address: str = ""
+
+
+# What Umbel does of itself.
+UMBEL = Actor(None, "Umbel", "operator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,20 @@ class Command:
     destinations: tuple[str, ...] = ()
     reason: str = ""
     messages: tuple[Message, ...] = ()
+
+
+class Perform(Protocol):
+    """``control.perform``, as those that act later are given it."""
+
+    def __call__(
+        self,
+        command: Command,
+        actor: Actor,
+        *,
+        identity: uuid.UUID | None = None,
+        still: Callable[[], None] | None = None,
+        looks: bool = True,
+    ) -> ControlRecord: ...
 
 
 # Why who asked for what is carried out later may not have it done any more; "" while they may.

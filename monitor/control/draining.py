@@ -28,7 +28,7 @@ from monitor.control.commands import (
 from monitor.control.drifting import QUEUE
 from monitor.control.inspecting import queues_of
 from monitor.control.orders import LOOK_TIMEOUT, able
-from monitor.control.performing import noted, perform, refuse
+from monitor.control.performing import noted, perform, refuse, refused
 from monitor.control.waiting import tell
 from monitor.models import ControlRecord, Drain, Drift, Worker
 from monitor.redact import DEFAULT
@@ -78,9 +78,9 @@ def undo(found: Drain, actor: Actor) -> bool:
     """Add the same queues again; whether all are consumed now, which ends the drain. Raises ``Refused``."""
     command = Command(END_DRAIN, (found.worker,))
     if found.ended_at is not None:
-        _refused(command, actor, f"That drain is over: {found.ended}")
+        raise refused(command, actor, f"That drain is over: {found.ended}")
     if (sent := shutdown_of(found)) is not None:
-        _refused(
+        raise refused(
             command,
             actor,
             f"{sent.username} has shut {found.worker} down: that cannot be undone. It takes its queues again "
@@ -89,8 +89,7 @@ def undo(found: Drain, actor: Actor) -> bool:
     try:
         consumed = _consumed(found)
     except Refused as refusal:
-        _refused(command, actor, str(refusal))
-        return False
+        raise refused(command, actor, str(refusal)) from refusal
     missing = [queue for queue in found.queues if queue not in consumed]
     if not _send(found, ADD_CONSUMER, missing, actor):
         return False
@@ -205,8 +204,3 @@ def _end(found: Drain, how: str, now: float) -> bool:
     if ended:
         tell(found.worker)
     return bool(ended)
-
-
-def _refused(command: Command, actor: Actor, text: str) -> None:
-    refuse(command, actor, text)
-    raise Refused(text)

@@ -19,9 +19,11 @@ from monitor.control.commands import (
     MOST_IDS,
     REVOKE,
     TERMINATE,
+    UMBEL,
     Actor,
     Barred,
     Command,
+    Perform,
     Refused,
     nobody_barred,
 )
@@ -29,7 +31,6 @@ from monitor.control.orders import Order
 from monitor.models import ControlRecord, StandingRevoke, Task, Worker
 from monitor.records import ENDED, LOST, REVOKED, STARTED
 
-KEEPER = Actor(None, "Umbel", "operator")
 # Seconds after which all workers are told again: they forget after 10,800 (CELERY_WORKER_REVOKE_EXPIRES).
 AGAIN_AFTER = 2 * 3600.0
 # Seconds that a revoke stands at most: who holds a task for longer?
@@ -45,12 +46,11 @@ REMEMBERED = 10  # times that one was sent again, of each
 
 log = structlog.get_logger(__name__)
 Start = tuple[int | None, float | None]  # pid, and online since; another start has forgotten all
-Perform = Callable[[Command, Actor], ControlRecord]
 
 
 def stand(order: Order, record: ControlRecord) -> None:
     """Write down what was revoked, in the transaction of its record."""
-    if record.username == KEEPER.username and record.user_id is None:
+    if record.username == UMBEL.username and record.user_id is None:
         return
     if_started = str(order.command.arguments.get("if_started", ""))
     standing = [
@@ -167,9 +167,9 @@ class Keeper:
                 if why := self.barred(asked_by, command):
                     from monitor.control.performing import refuse  # it imports this module itself
 
-                    refuse(command, KEEPER, f"{why} Nothing was sent.")
+                    refuse(command, UMBEL, f"{why} Nothing was sent.")
                     continue
-                self.perform(command, KEEPER)
+                self.perform(command, UMBEL)
             except Refused as refusal:
                 log.warning("a revoked task that was started could not be terminated", reason=str(refusal))
             _tell_of([one.record_id])
@@ -204,7 +204,7 @@ class Keeper:
         reason = f"Sent again: {hostname} may have forgotten it."
         try:
             record = self.perform(
-                Command(REVOKE, tuple(uuids), destinations=(hostname,), reason=reason), KEEPER
+                Command(REVOKE, tuple(uuids), destinations=(hostname,), reason=reason), UMBEL
             )
         except Refused as refusal:
             log.info("a revoke could not be sent again", worker=hostname, reason=str(refusal))

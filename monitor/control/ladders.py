@@ -23,16 +23,18 @@ from monitor.control.commands import (
     ABORT,
     SIGNAL_PROCESS,
     TERMINATE,
+    UMBEL,
     Actor,
     Barred,
     Command,
+    Perform,
     Refused,
     need_operator,
     nobody_barred,
 )
 from monitor.control.inspecting import seen_on
 from monitor.control.performing import noted, refuse
-from monitor.models import ControlRecord, Ladder, Task, Worker
+from monitor.models import Ladder, Task, Worker
 from monitor.records import ENDED, LOST, REVOKED, STARTED
 from monitor.redact import DEFAULT
 
@@ -46,10 +48,8 @@ OWN_ENDS = ("succeeded", "failed", "retried", "rejected")
 CELERY, HERE, BACKEND = "celery", "here", "backend"
 STEPS = "STEPS"  # in the place of a signal
 WITHDRAW = "withdraw"
-UMBEL = Actor(None, "Umbel", "operator")
 
 log = structlog.get_logger(__name__)
-Perform = Callable[[Command, Actor], ControlRecord]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from monitor.control.orders import Order
 from monitor.control.verifying import Verdict
 from monitor.models import ControlRecord
 from monitor.redact import DEFAULT
+from monitor.turns import Turns
 
 Effect = ControlRecord.Effect
 
@@ -44,7 +45,7 @@ log = logging.getLogger(__name__)
 _looks = ThreadPoolExecutor(max_workers=4, thread_name_prefix="verify")
 _room = threading.Semaphore(MOST_LOOKS)
 # One command of a kind that must be alone at a time, by worker; a bounded set of locks.
-_locks = [threading.Lock() for _ in range(64)]
+_turns = Turns(64)
 
 
 def perform(
@@ -99,6 +100,12 @@ def refuse(command: Command, actor: Actor, message: str, identity: uuid.UUID | N
     _record_refusal(command, actor, message, identity)
 
 
+def refused(command: Command, actor: Actor, message: str) -> Refused:
+    """To raise, once it is recorded as ``refuse`` does."""
+    refuse(command, actor, message)
+    return Refused(message)
+
+
 def noted(command: Command, actor: Actor, evidence: str, effect: str = Effect.NOTED) -> ControlRecord:
     """Record what was asked of Umbel itself, of which nothing is sent now. Raises ``Refused``."""
     record = _new(command, actor)
@@ -113,14 +120,14 @@ def noted(command: Command, actor: Actor, evidence: str, effect: str = Effect.NO
     return record
 
 
-def keep(command: Command, actor: Actor, evidence: str) -> ControlRecord:
+def keep(command: Command, actor: Actor, evidence: str, at: float | None = None) -> ControlRecord:
     """Record an act that was done in the database alone, such as a changed role: part of its transaction.
 
     ``evidence`` is redacted; pages are told when the transaction is committed.
     """
     record = _new(command, actor)
     record.effect, record.evidence = Effect.VERIFIED, _clean(DEFAULT.text(evidence), 4_000)
-    record.completed_at = record.at
+    record.at = record.completed_at = record.at if at is None else at
     record.save(force_insert=True)
     transaction.on_commit(lambda: _announce(record))
     return record
@@ -139,7 +146,7 @@ def _alone(command: Command) -> Iterator[None]:
     if not KINDS[command.name].alone:
         yield
         return
-    with _locks[hash(command.targets[0]) % len(_locks)]:
+    with _turns.of(command.targets[0]):
         yield
 
 

@@ -9,15 +9,15 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from monitor import queues
-from monitor.broker import CONNECT_TIMEOUT, Broker, current
+from monitor.broker import Broker, current
 from monitor.control.asking import Reply, Unreachable
 from monitor.control.commands import Command, Refused, whole_number
+from monitor.control.connected import BROKER, connected, unreachable
 from monitor.control.inspecting import Seen
 from monitor.control.orders import Order
 from monitor.control.routes import reserved
 from monitor.control.verifying import Finding, Grade
 
-BROKER = "the broker"
 MOST = 10**9 - 1
 # So many more messages than were shown are no other queue than the one that was meant.
 NEAR, SHARE = 100, 0.25
@@ -35,7 +35,7 @@ def depth(broker: Broker, queue: str) -> int | None:
     try:
         (found,) = queues.depths(broker, [queue])
     except (OSError, KombuError, RedisError) as error:
-        raise _unreachable(broker, error, sent=False) from error
+        raise unreachable(broker, error, sent=False) from error
     return found.waiting
 
 
@@ -63,20 +63,10 @@ def order(command: Command) -> Order:
 def purge(order: Order) -> list[Reply]:
     """Delete what waits. Raises ``Unreachable``."""
     broker, (queue,) = current(), order.command.targets
-    errors: tuple[type[BaseException], ...] = (OSError, KombuError, RedisError)
-    try:
-        connection = broker.app.pool.acquire(block=True, timeout=CONNECT_TIMEOUT)
-    except errors as error:
-        raise _unreachable(broker, error, sent=False) from error
-    try:
-        errors += tuple(connection.connection_errors) + tuple(connection.channel_errors)
-        with connection.channel() as channel:
-            removed = channel.queue_purge(queue)
-    except errors as error:
-        connection.collect(0.1)  # made anew by whoever takes it next
-        raise _unreachable(broker, error, sent=True) from error
-    finally:
-        connection.release()
+    begun: list[str] = []
+    with connected(broker, begun) as (_, channel):
+        begun.append(queue)
+        removed = channel.queue_purge(queue)
     text = f"{removed:,} message{'' if removed == 1 else 's'} deleted"
     return [Reply(BROKER, order.command.name, True, text)]
 
@@ -96,7 +86,3 @@ def emptied(order: Order, sent_at: float, seen: Mapping[str, Seen]) -> list[Find
     return [
         Finding(queue, Grade.HALF, f"{told}; {waiting:,} wait now: sent since, or given back by a worker.")
     ]
-
-
-def _unreachable(broker: Broker, error: BaseException, *, sent: bool) -> Unreachable:
-    return Unreachable(f"The broker cannot be reached: {broker.explain(error)}", sent=sent)

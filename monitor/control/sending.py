@@ -11,29 +11,25 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from celery.events.dispatcher import EventDispatcher
 from django.db import IntegrityError
 from kombu.entity import Exchange, Queue
-from kombu.exceptions import KombuError
 from kombu.messaging import Producer
-from redis.exceptions import RedisError
 
 from monitor.arguments import hides, unfit
-from monitor.broker import CONNECT_TIMEOUT, Broker, current
-from monitor.control.asking import Reply, Unreachable
+from monitor.broker import Broker, current
+from monitor.control.asking import Reply
 from monitor.control.commands import Command, Message, Refused
+from monitor.control.connected import BROKER, connected
 from monitor.control.orders import Order
-from monitor.control.purging import BROKER
 from monitor.control.routes import NEW_QUEUE, NO_CONSUMER, NOT_REGISTERED, Route, reserved, route
 from monitor.models import ControlRecord, SentTask, Task
 
 CONFIRM_TIMEOUT = 5.0  # seconds for a broker to say that it has a message
-NO_ROUTE = 312  # of AMQP
 LATEST = 366 * 86_400.0  # seconds that an ETA or an expiry may be away
 KNOWN = (NEW_QUEUE, NOT_REGISTERED, NO_CONSUMER)
 
@@ -159,7 +155,7 @@ def note(order: Order, record: ControlRecord) -> None:
 def send(order: Order) -> list[Reply]:
     """Publish each message once. Raises ``Unreachable``."""
     broker, sent = current(), list[str]()
-    with _channel(broker, sent) as (connection, channel):
+    with connected(broker, sent) as (connection, channel):
         _create(broker, channel, order)
         with Producer(channel, auto_declare=False) as producer:
             told = _Told(broker, connection)
@@ -173,43 +169,6 @@ def send(order: Order) -> list[Reply]:
 
 
 # private, in the order of use
-
-
-@contextmanager
-def _channel(broker: Broker, sent: list[str]) -> Iterator[tuple[Any, Any]]:
-    errors: tuple[type[BaseException], ...] = (OSError, KombuError, RedisError)
-    try:
-        connection = broker.app.pool.acquire(block=True, timeout=CONNECT_TIMEOUT)
-    except errors as error:
-        raise _unreachable(broker, error, sent=False) from error
-    try:
-        errors += tuple(connection.connection_errors) + tuple(connection.channel_errors)
-        try:
-            channel = _alive(connection)
-        except errors:
-            connection.collect(0.1)  # it died in the pool: made again once, before anything is sent
-            channel = _alive(connection)
-        with channel:
-            yield connection, channel
-    except errors as error:
-        connection.collect(0.1)  # made anew by whoever takes it next
-        if getattr(error, "reply_code", None) == NO_ROUTE:
-            text = "The broker gave the message back: it has no such queue any more."
-            raise Unreachable(text, sent=len(sent) > 1) from error
-        raise _unreachable(broker, error, sent=bool(sent)) from error
-    finally:
-        connection.release()
-
-
-def _alive(connection: Any) -> Any:
-    """A channel of a connection that has just answered: nothing is to be sent a second time."""
-    channel = connection.channel()  # on Redis it pings, on RabbitMQ it waits for an answer
-    if hasattr(channel, "basic_publish_confirm"):
-        # RabbitMQ says that it has a message, or that it has no such queue.
-        channel.confirm_select()
-        channel._confirm_selected = True
-        channel.basic_publish = channel.basic_publish_confirm
-    return channel
 
 
 def _create(broker: Broker, channel: Any, order: Order) -> None:
@@ -286,7 +245,3 @@ def _written(at: float | None) -> str:
 
 def _moment(at: float | None) -> datetime | None:
     return None if at is None else datetime.fromtimestamp(at, UTC)
-
-
-def _unreachable(broker: Broker, error: BaseException, *, sent: bool) -> Unreachable:
-    return Unreachable(f"The broker cannot be reached: {broker.explain(error)}", sent=sent)

@@ -16,7 +16,16 @@ from typing import Any, NamedTuple
 import structlog
 
 from monitor.control.asking import Question
-from monitor.control.commands import REVOKE_STAMPED, SIGNALS, TERMINATE, Actor, Command, Refused, whole_number
+from monitor.control.commands import (
+    REVOKE_STAMPED,
+    SIGNALS,
+    TERMINATE,
+    UMBEL,
+    Command,
+    Perform,
+    Refused,
+    whole_number,
+)
 from monitor.control.inspecting import Seen, seen_on
 from monitor.control.orders import LOOK_TIMEOUT, Order, among, cannot, online_workers
 from monitor.control.verifying import Finding, Grade, answered
@@ -29,7 +38,6 @@ MOST = 1_000  # standing stamps
 REMEMBERED = 20  # times that one was sent again
 
 log = structlog.get_logger(__name__)
-Perform = Callable[[Command, Actor], ControlRecord]
 
 
 def stamp_of(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +143,7 @@ def _ended(order: Order, sent_at: float, seen: Mapping[str, Seen]) -> dict[str, 
 def stand(order: Order, record: ControlRecord) -> None:
     """Write down what workers must be told again, in the transaction of the record."""
     given = order.command.arguments
-    if record.user_id is None and record.username == KEEPER.username:
+    if record.user_id is None and record.username == UMBEL.username:
         return
     StandingStamp.objects.update_or_create(
         header=given["header"],
@@ -148,9 +156,6 @@ def stand(order: Order, record: ControlRecord) -> None:
             "again": [],
         },
     )
-
-
-KEEPER = Actor(None, "Umbel", "operator")
 
 
 class _Start(NamedTuple):
@@ -219,7 +224,7 @@ class StampKeeper:
             REVOKE_STAMPED, (f"{one.header}={one.value}",), arguments, (hostname,), reason=reason
         )
         try:
-            record = self.perform(command, KEEPER)
+            record = self.perform(command, UMBEL)
         except Refused as refusal:
             log.info("a stamp could not be sent again", worker=hostname, reason=str(refusal))
             return False

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from django.db import transaction
 
-from monitor.control.commands import Actor, Barred, Command, Refused, need_operator, nobody_barred
+from monitor.control.commands import Actor, Barred, Command, Perform, Refused, need_operator, nobody_barred
 from monitor.control.keeping import Keeper
 from monitor.control.ladders import Climber
 from monitor.control.performing import noted, refuse
@@ -22,7 +22,7 @@ from monitor.models import ControlRecord, StandingRevoke, StandingStamp
 Look = Callable[[], int]
 
 
-def standing(perform: Callable[[Command, Actor], ControlRecord], barred: Barred = nobody_barred) -> Look:
+def standing(perform: Perform, barred: Barred = nobody_barred) -> Look:
     """One look at all of it, for the engine that leads; how much stands. One that fails stops no other."""
     looks: tuple[Look, ...] = (
         Keeper(perform, barred=barred).look,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
 
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
@@ -22,9 +21,11 @@ from monitor.control.commands import (
     MAY_CONTROL,
     SHRINK,
     SHRINK_WHEN_FREE,
+    UMBEL,
     Actor,
     Barred,
     Command,
+    Perform,
     Refused,
     need_operator,
     nobody_barred,
@@ -32,15 +33,13 @@ from monitor.control.commands import (
 )
 from monitor.control.inspecting import pool_size, seen_on
 from monitor.control.orders import able
-from monitor.control.performing import noted, refuse
+from monitor.control.performing import noted, refuse, refused
 from monitor.control.pools import MOST_PROCESSES
 from monitor.models import ControlRecord, WaitingShrink, Worker
 from monitor.redact import DEFAULT
 
 WITHIN = (900, 3600, 4 * 3600, 86_400)  # seconds that it may wait
 LOOK_TIMEOUT = 1.0
-UMBEL = Actor(None, "Umbel", "operator")
-Perform = Callable[..., ControlRecord]  # monitor.control.perform
 _NAMESPACE = uuid.UUID("0b9f3f0e-7b61-4f5c-9d5a-3a0c5a1d6e42")
 
 
@@ -58,8 +57,7 @@ def shrink_when_free(hostname: str, to: int, within: int, actor: Actor, reason: 
     noted(
         command,
         actor,
-        f"Nothing is sent yet: Umbel waits until {slots} idle on {hostname}, "
-        f"for {_span(within)} at the most.",
+        f"Nothing is sent yet: Umbel waits until {slots} idle on {hostname}, for {span(within)} at the most.",
     )
     try:
         with transaction.atomic():
@@ -81,15 +79,14 @@ def withdraw(hostname: str, actor: Actor) -> None:
     """It is not done any more. Raises ``Refused`` when nothing waits."""
     command = Command(KEEP_SIZE, (hostname,))
     if actor.role not in MAY_CONTROL:
-        _refused(
+        raise refused(
             command, actor, f"{actor.username or 'You'} cannot withdraw it: that needs the operator role."
         )
     found = _open(hostname).first()
     if found is None or not _end(found, f"{actor.username} withdrew it.", time.time()):
-        _refused(
+        raise refused(
             command, actor, f"No shrink waits on {hostname}: it was done, withdrawn, or its time was over."
         )
-        return
     asked = f"{found.username} had asked for {found.to}"
     noted(command, actor, f"The pool of {hostname} keeps its size: {asked}, and nothing was sent.")
 
@@ -124,7 +121,7 @@ def _checked(command: Command, actor: Actor) -> Worker:
     to = whole_number(command.arguments["to"], "The pool size", 1, MOST_PROCESSES)
     if command.arguments["within"] not in WITHIN:
         raise Refused(
-            f"It can wait for {', '.join(map(_span, WITHIN))}; {command.arguments['within']} s is none."
+            f"It can wait for {', '.join(map(span, WITHIN))}; {command.arguments['within']} s is none."
         )
     able(hostname, SHRINK)
     row = Worker.objects.get(hostname=hostname)
@@ -211,10 +208,6 @@ def _end(one: WaitingShrink, how: str, now: float) -> bool:
     return bool(ended)
 
 
-def _refused(command: Command, actor: Actor, text: str) -> None:
-    refuse(command, actor, text)
-    raise Refused(text)
-
-
-def _span(seconds: int) -> str:
+def span(seconds: int) -> str:
+    """In words."""
     return f"{seconds // 60} min" if seconds < 3600 else f"{seconds // 3600} h"
