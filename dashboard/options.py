@@ -54,7 +54,12 @@ OPTIONS = (
         "5",
         "Seconds that an act on many is held before it is sent, 0 to 30: anybody may withdraw it until then.",
     ),
-    Option("hold", "integer", "0", "Seconds that a revoke or terminate of one task is held, 0 to 30."),
+    Option(
+        "hold",
+        "integer",
+        "0",
+        "Seconds that a revoke or terminate of one task, or a command on a worker's page, is held: 0 to 30.",
+    ),
     Option(
         "permissions",
         "list",

@@ -47,6 +47,29 @@ def test_the_preview_follows_the_wanted_size(product: Product, signed_in: Any, g
     expect(page.locator("#resize-preview")).to_contain_text("“x” is none", timeout=5000)
 
 
+def test_a_command_on_one_worker_is_held_seen_by_all_and_withdrawn(
+    product: Product, signed_in: Any, guest: Worker
+) -> None:
+    page = opened(signed_in(), guest)
+    other = page.context.new_page()
+    other.goto("/tasks/")
+    page.get_by_label("Hold before it is sent").select_option("20")
+    page.get_by_role("textbox", name="Size").fill("3")
+    page.get_by_role("button", name="Grow by 1").click()
+    held = f"Grow pool of {guest.hostname}"
+    expect(page.locator("#toasts")).to_contain_text(f"{held}, held", timeout=5000)
+    expect(page.get_by_label("Hold before it is sent")).to_have_value("20")
+    line = other.locator("#acts-now", has_text=f"{held} by otto")
+    line.get_by_role("button", name="Withdraw").click(timeout=10000)
+    expect(line).to_be_hidden(timeout=10000)
+    expect(page.locator("#toasts")).to_contain_text("withdrawn, nothing was sent", timeout=10000)
+    page.get_by_label("Hold before it is sent").select_option("5")
+    page.get_by_role("textbox", name="Size").fill("3")
+    page.get_by_role("button", name="Grow by 1").click()
+    expect(page.locator("#worker-slots")).to_contain_text("of 3", timeout=30000)
+    expect(page.locator("#toasts")).to_contain_text(f"{guest.hostname} grown, confirmed", timeout=20000)
+
+
 def test_a_shrink_waits_for_what_runs_and_is_sent_when_it_has_ended(
     product: Product, signed_in: Any, guest: Worker
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 
 from dashboard import access, permissions
-from dashboard.controls import NotAllowed, actor, admit, allowed, control, reason
+from dashboard.controls import SAME, NotAllowed, actor, admit, allowed, control, reason
 from dashboard.forms.tasks import task_filter
 from dashboard.forms.workers import confirmed, pattern, pool_number
 from dashboard.queries import acts as queries
@@ -21,9 +22,9 @@ from monitor.acts import making, standing
 from monitor.acts.kinds import KINDS
 from monitor.acts.making import List
 from monitor.acts.models import ActTarget, BulkAct
-from monitor.control import Command, Refused
+from monitor.control import Actor, Command, Refused
 from monitor.control.commands import SEND, SHUTDOWN
-from monitor.models import Task
+from monitor.models import Task, Worker
 
 NO_REASON = "none given"  # where the settings require none
 HOLDS = (0, 5, 10, 20, 30)
@@ -132,19 +133,51 @@ def _ends(request: HttpRequest, pk: uuid.UUID, name: str) -> str:
 def hold_one(
     request: HttpRequest, command: str, uuids: Sequence[str], arguments: Mapping[str, Any]
 ) -> BulkAct:
-    """An act of one target, confirmed at once: a single command that is held."""
+    """An act of one task, confirmed at once: a single command that is held."""
     found, spared = chosen.by_hand(command, uuids)
     if not found.targets:
         raise Refused(f"Nothing to {command}: {spared[0][1] if spared else 'nothing was selected'}.")
-    why = reason(request)
-    one = Command(command, tuple(row.target for row in found.targets), dict(arguments), reason=why)
+    return _hold(request, command, found, arguments)
+
+
+def hold_worker(request: HttpRequest, command: str, worker: Worker, arguments: Mapping[str, Any]) -> BulkAct:
+    """The same of one worker."""
+    found, spared = chosen.workers(command, [worker.pk])
+    if not found.targets:
+        refusal = Refused(f"{spared[0][1]} Nothing was sent.")
+        _record(request, command, (str(worker.hostname),), refusal)
+        raise refusal
+    return _hold(request, command, found, arguments)
+
+
+def _hold(request: HttpRequest, command: str, found: List, arguments: Mapping[str, Any]) -> BulkAct:
+    one = Command(
+        command, tuple(row.target for row in found.targets), dict(arguments), reason=reason(request)
+    )
     admit(request, one, *permissions.named(command, arguments))
-    act = making.draft(command, found, actor(request), arguments)
-    return making.confirm(act.pk, actor(request), arguments, reason=why or NO_REASON, hold=held(request))
+    me, hold = actor(request), held(request)
+    if twice := _second_click(one, me):
+        return twice
+    act = making.draft(command, found, me, arguments)
+    return making.confirm(act.pk, me, arguments, reason=one.reason or NO_REASON, hold=hold)
+
+
+def _second_click(command: Command, me: Actor) -> BulkAct | None:
+    """The same command by the same person that is held since a moment ago."""
+    mine = BulkAct.objects.filter(
+        state=BulkAct.State.HELD, user_id=me.user_id or 0, command=command.name, count=1
+    )
+    for act in mine.filter(at__gt=time.time() - SAME):
+        # What is kept may be less than what was given: of a size to reach no number of steps.
+        same = all(str(command.arguments.get(key)) == str(value) for key, value in act.arguments.items())
+        given = bool(act.arguments) == bool(command.arguments)
+        if same and given and act.targets(1) == list(command.targets):
+            return act
+    return None
 
 
 def held(request: HttpRequest) -> float:
-    """Seconds that a command on one target is to wait: as asked for, or as set."""
+    """Seconds that a command on one task or worker is to wait: as asked for, or as set."""
     return making.hold_of(request.POST.get("hold") or settings.UMBEL_HOLD)
 
 

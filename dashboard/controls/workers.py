@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 
-from dashboard.controls import actor, allowed, control, reason, send
+from dashboard.controls import actor, acts, allowed, control, reason, send
 from dashboard.forms.workers import confirmed, pattern, pool_number, text, typed_limit
 from dashboard.queries import worker as queries
 from dashboard.queries import workers as worker_queries
@@ -17,6 +18,7 @@ from dashboard.queries.leaving import leaving
 from monitor import control as control_engine
 from monitor import models
 from monitor.control import Command, Refused
+from monitor.control.commands import PING
 
 
 @control("pool_grow", "pool_shrink")
@@ -180,6 +182,8 @@ def _ask(request: HttpRequest, worker: models.Worker, name: str, **shown: str) -
         "w": view,
         "leaving": leaving(view),
         "no": queries.why_not(view, name),
+        "holds": acts.holds(settings.UMBEL_HOLD),
+        "hold": settings.UMBEL_HOLD,
     }
     if request.headers.get("HX-Request") != "true":
         return render(request, "workers/ask.html", context)
@@ -193,5 +197,8 @@ FORMS = {"cancel_consumer": "workers/_cancel_consumer_form.html", "shutdown": "w
 
 
 def _send(request: HttpRequest, worker: models.Worker, name: str, arguments: dict[str, Any]) -> HttpResponse:
+    """At once, or held as asked for; a ping never is."""
+    if name != PING and acts.held(request):
+        return acts.answer(request, acts.hold_worker(request, name, worker, arguments))
     command = Command(name, (str(worker.hostname),), arguments, reason=reason(request))
     return send(request, [command])

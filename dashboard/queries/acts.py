@@ -10,6 +10,7 @@ from typing import Any
 
 from dashboard.queries import shared
 from dashboard.queries.audit import names_of, workers_of
+from dashboard.templatetags.words import plain
 from monitor.acts import standing
 from monitor.acts.kinds import KINDS
 from monitor.acts.models import ActTarget, BulkAct, counts
@@ -43,6 +44,14 @@ VERBS = {
     "shutdown": ("Shut down", "Shutting down", "shut down"),
     "pool_restart": ("Restart pools of", "Restarting pools of", "restarted"),
     "pool_grow": ("Grow pools of", "Growing pools of", "grown"),
+    "pool_shrink": ("Shrink pools of", "Shrinking pools of", "shrunk"),
+    "autoscale": ("Set autoscale of", "Setting autoscale of", "autoscale set"),
+    "rate_limit": ("Set rate limit on", "Setting rate limit on", "rate limit set"),
+    "time_limit": ("Set time limits on", "Setting time limits on", "time limits set"),
+    "add_consumer": ("Add queue to", "Adding queue to", "queue added"),
+    "cancel_consumer": ("Stop queue of", "Stopping queue of", "queue stopped"),
+    "enable_events": ("Enable events on", "Enabling events on", "events enabled"),
+    "disable_events": ("Stop events of", "Stopping events of", "events stopped"),
 }
 _STATES = {
     State.HELD: ("scheduled", "Held"),
@@ -62,18 +71,29 @@ class Shown:
 
     @property
     def verb(self) -> str:
-        return VERBS[self.act.command][0]
+        return self._verbs[0]
+
+    @property
+    def _verbs(self) -> tuple[str, str, str]:
+        verb, doing, done = VERBS[self.act.command]
+        if self.act.count > 1:
+            return verb, doing, done
+        return verb.replace("pools", "pool"), doing.replace("pools", "pool"), done
 
     @property
     def object(self) -> str:
-        """412 tasks"""
+        """412 tasks; of one worker its name."""
+        named = self.act.summary.get("workers") or []
+        if self.act.what == "worker" and self.act.count == 1 and named:
+            return plain(str(named[0][0]))
         return f"{self.act.count:,} {self.act.what}{'' if self.act.count == 1 else 's'}"
 
     @property
     def noun(self) -> str:
         """Revoke of 412 tasks"""
-        verb = VERBS[self.act.command][0].removesuffix(" of")
-        return f"{verb} of {self.object}"
+        if self.act.what == "worker" and self.act.count == 1:
+            return f"{self.verb} {self.object}"
+        return f"{self.verb.removesuffix(' of')} of {self.object}"
 
     @property
     def how(self) -> str:
@@ -121,7 +141,7 @@ class Shown:
     @property
     def title(self) -> str:
         """Result first."""
-        _, doing, done = VERBS[self.act.command]
+        _, doing, done = self._verbs
         if self.act.state == State.WITHDRAWN:
             return f"{self.noun}: withdrawn, nothing was sent"
         if self.act.state == State.HELD:

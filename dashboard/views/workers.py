@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from dashboard import access
+from dashboard.controls import acts
 from dashboard.forms.workers import WorkerFilter, pool_number
 from dashboard.fragments import Page, notes
 from dashboard.fragments.tasks import why_not_control
@@ -41,6 +43,8 @@ def worker(request: HttpRequest, pk: int) -> HttpResponse:
         "may": access.can_control(page),
         "preview": resizing.preview(view, None),
         "withins": WITHINS,
+        "holds": acts.holds(settings.UMBEL_HOLD),
+        "hold": settings.UMBEL_HOLD,
         **pool(page, view),
         **notes.form(notes.on_worker(page)),
     }
@@ -65,6 +69,8 @@ def resize(request: HttpRequest, pk: int) -> HttpResponse:
         "error": error,
         "preview": resizing.preview(view, wanted, ask=True),
         "withins": WITHINS,
+        "holds": acts.holds(settings.UMBEL_HOLD),
+        "hold": settings.UMBEL_HOLD,
         **pool(page, view),
     }
     fragment = request.headers.get("HX-Request") == "true"

@@ -260,6 +260,12 @@ _ONLINE = frozenset({ONLINE})
 # Ends that call for a retry; one that succeeded is run again from its own page.
 _RETRIED = frozenset({FAILURE, LOST, REJECTED, REVOKED})
 RETRY_TASKS, DRAIN = "retry", "drain"
+# Each is the act's own command for each worker; from its own page a worker is one alone, when it is held.
+OF_WORKERS = (
+    *(names.SHUTDOWN, names.RESTART_POOL, names.GROW, names.SHRINK, names.AUTOSCALE),
+    *(names.RATE_LIMIT, names.TIME_LIMIT, names.ADD_CONSUMER, names.CANCEL_CONSUMER),
+    *(names.ENABLE_EVENTS, names.DISABLE_EVENTS),
+)
 KINDS: Mapping[str, ActKind] = {
     names.REVOKE: ActKind(_WAITING, not_waiting, revoked),
     names.TERMINATE: ActKind(frozenset({STARTED}), not_running, terminated),
@@ -276,7 +282,5 @@ KINDS: Mapping[str, ActKind] = {
     DRAIN: ActKind(
         _ONLINE, not_there, drained, "worker", 1, workers, sends=names.CANCEL_CONSUMER, act=steps.drain
     ),
-    names.SHUTDOWN: ActKind(_ONLINE, not_there, looked_after, "worker", 1, workers),
-    names.RESTART_POOL: ActKind(_ONLINE, not_there, looked_after, "worker", 1, workers),
-    names.GROW: ActKind(_ONLINE, not_there, looked_after, "worker", 1, workers),
+    **dict.fromkeys(OF_WORKERS, ActKind(_ONLINE, not_there, looked_after, "worker", 1, workers)),
 }
