@@ -348,11 +348,25 @@ def test_the_page_lists_drift_with_the_line_that_keeps_it(operator: Client) -> N
     html = page(operator, row).replace("&quot;", '"')
     for said in (
         "worker_concurrency = 8", "celery worker -c 8", "a restart brings 4", "set by mila",
-        'task_annotations = {"shop.add": {"rate_limit": "10/m"}}',
-        'task_annotations = {"shop.mail": {"soft_time_limit": 30, "time_limit": 60}}',
+        'task_annotations = {"shop.add": {"rate_limit": "10/m"}, '
+        '"shop.mail": {"soft_time_limit": 30, "time_limit": 60}}',
         "celery worker -Q mail,more", "celery worker -E", "celery worker --autoscale=8,2",
     ):  # fmt: skip
         assert said in html, said
+
+
+def test_limits_have_one_line_of_configuration_together(operator: Client) -> None:
+    row = worker()
+    follow()
+    for name, given in (
+        ("rate_limit", {"task": "shop.add", "rate": "10/m", "before": "none"}),
+        ("time_limit", {"task": "shop.add", "soft": "none", "hard": 60.0, "before": "soft none, hard none"}),
+    ):
+        record(name, arguments=given)
+    kept = [line.keep for line in lines(row) if "task_annotations" in line.keep]
+    assert kept == [
+        'task_annotations = {"shop.add": {"rate_limit": "10/m", "soft_time_limit": None, "time_limit": 60}}'
+    ]
 
 
 def test_revoked_ids_without_a_state_file_are_drift_and_with_one_none(operator: Client) -> None:

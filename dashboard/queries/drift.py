@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dashboard.queries.workers import WorkerView
@@ -29,6 +29,7 @@ class Line:
     was: str  # with what the worker starts; "" when not known
     keep: str
     record: Any = None
+    limits: tuple[str, dict[str, Any]] | None = None  # the task and its annotations, where it is a limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ def drift(view: WorkerView) -> DriftView:
     lines += _revokes(view)
     forgotten_at = max((one.forgotten_at or 0.0 for one in lost), default=None)
     return DriftView(
-        lines[:MOST_ROWS],
-        [_line(one, _wanted_queues(view, lost)) for one in lost[:MOST_ROWS]],
+        _limits_kept(lines[:MOST_ROWS]),
+        _limits_kept([_line(one, _wanted_queues(view, lost)) for one in lost[:MOST_ROWS]]),
         forgotten_at,
         offer(lost),
         _unknown(view, start),
@@ -163,31 +164,59 @@ def _words(kind: str, key: str, value: str, command: str = "") -> str:
 
 def _line(one: Drift, queues: list[str]) -> Line:
     what = _what(one)
-    keep = _keep(one.kind, one.key, one.value, queues, one.command)
-    return Line(what[0].upper() + what[1:], one.username, one.at, one.configured, keep, one.record_id)
+    keep = _keep(one.kind, one.value, queues, one.command)
+    limits = _limits(one.kind, one.key, one.value)
+    return Line(what[0].upper() + what[1:], one.username, one.at, one.configured, keep, one.record_id, limits)
 
 
-def _keep(kind: str, key: str, value: Any, queues: list[str], command: str) -> str:
-    """The line of configuration, or the option of ``celery worker``."""
+def _keep(kind: str, value: Any, queues: list[str], command: str) -> str:
+    """The line of configuration, or the option of ``celery worker``; limits have one together."""
     if kind == SIZE:
         return f"worker_concurrency = {value.get('to')}   # or celery worker -c {value.get('to')}"
     if kind == AUTOSCALE:
         return f"celery worker --autoscale={value.get('max')},{value.get('min')}"
-    if kind == RATE:
-        limit = drifting.shown(value.get("rate"))
-        return _annotation(key, {"rate_limit": limit or None})
-    if kind == TIMES:
-        soft, hard = (_seconds(drifting.shown(value.get(name))) for name in ("soft", "hard"))
-        return _annotation(key, {"soft_time_limit": soft, "time_limit": hard})
     if kind == QUEUE:
         return f"celery worker -Q {','.join(plain(name) for name in queues)}" if queues else ""
+    if kind in (RATE, TIMES):
+        return ""
     return "celery worker -E" if command == ENABLE_EVENTS else "worker_send_task_events = False   # and no -E"
 
 
-def _annotation(task: str, limits: dict[str, Any]) -> str:
+def _limits(kind: str, task: str, value: Any) -> tuple[str, dict[str, Any]] | None:
+    """The task and its annotations; None where it is no limit."""
+    if value is None:
+        return None
+    if kind == RATE:
+        return task, {"rate_limit": drifting.shown(value.get("rate")) or None}
+    if kind == TIMES:
+        soft, hard = (_seconds(drifting.shown(value.get(name))) for name in ("soft", "hard"))
+        return task, {"soft_time_limit": soft, "time_limit": hard}
+    return None
+
+
+def _limits_kept(lines: list[Line]) -> list[Line]:
+    """One line of configuration for all limits, at the last of them: a second would undo the first."""
+    tasks: dict[str, dict[str, Any]] = {}
+    last = None
+    for number, line in enumerate(lines):
+        if line.limits is not None:
+            task, limits = line.limits
+            # What a person set comes first, before what somebody else changed since.
+            known = tasks.setdefault(task, {})
+            for name, value in limits.items():
+                known.setdefault(name, value)
+            last = number
+    if last is not None:
+        inner = ", ".join(
+            f"{json.dumps(plain(task), ensure_ascii=False)}: {_dict(tasks[task])}" for task in tasks
+        )
+        lines[last] = replace(lines[last], keep=f"task_annotations = {{{inner}}}")
+    return lines
+
+
+def _dict(limits: dict[str, Any]) -> str:
     # As Python writes it: JSON's null is None there.
-    inner = ", ".join(f"{json.dumps(name)}: {_literal(value)}" for name, value in limits.items())
-    return f"task_annotations = {{{json.dumps(plain(task), ensure_ascii=False)}: {{{inner}}}}}"
+    return "{" + ", ".join(f"{json.dumps(name)}: {_literal(value)}" for name, value in limits.items()) + "}"
 
 
 def _literal(value: Any) -> str:
@@ -228,8 +257,9 @@ def _foreign(view: WorkerView, start: Start | None, mine: list[Drift], queues: l
         value = _value_of(one)
         command = ADD_CONSUMER if one.now == "consumed" else CANCEL_CONSUMER
         what = _words(one.kind, one.key, one.now, command)
-        keep = _keep(one.kind, one.key, value, queues, command) if value is not None else ""
-        lines.append(Line(what[0].upper() + what[1:], "", None, one.was, keep))
+        keep = _keep(one.kind, value, queues, command) if value is not None else ""
+        limits = _limits(one.kind, one.key, value)
+        lines.append(Line(what[0].upper() + what[1:], "", None, one.was, keep, None, limits))
     return lines
 
 
