@@ -115,6 +115,12 @@ export function startCopy() {
 
 /** Only a good result leaves by itself, after six seconds in which nobody pointed at it or had the focus in it. */
 export function startToasts() {
+  // The newest word on an act takes the place of the one before.
+  document.addEventListener("htmx:after:swap", () => {
+    const toasts = $$(".toasts > .toast[id]");
+    const newest = new Map(toasts.map((toast) => [toast.id, toast]));
+    for (const toast of toasts) if (newest.get(toast.id) !== toast) toast.remove();
+  });
   onClick(".toast [data-dismiss], .toast .btn-icon", (button) => button.closest(".toast").remove());
   setInterval(() => {
     for (const toast of $$(".toasts :is([data-state=succeeded], .is-quiet).toast")) {

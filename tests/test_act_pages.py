@@ -121,6 +121,8 @@ def test_terminating_several_shows_them_and_takes_a_signal(operator: Client) -> 
     tasks(3, "STARTED", started_at=time.time() - 60, worker="w@h")
     html = body(operator.post("/tasks/terminate/", {"all": "?state=STARTED"}))
     assert "Terminate 3 running tasks?" in html and "SIGKILL" in html
+    assert '<span class="num">60<span class="u">s</span>' in html.replace("\xa0", "")
+    assert "Not checked:" in html  # what hangs on them, as for one
     confirmed(operator, signal="SIGKILL", hold="0")
     assert BulkAct.objects.get().arguments == {"signal": "SIGKILL"}
     toast = operator.post("/tasks/terminate/", {"all": "?state=FAILURE"})
@@ -184,6 +186,21 @@ def test_many_workers_are_shut_down_when_their_number_is_typed(operator: Client)
     }
 
 
+def test_what_workers_that_go_together_leave_behind_is_told(operator: Client) -> None:
+    keys = [online(f"w{n}@h", queues=["mail", f"q{n}"]).pk for n in range(2)]
+    online("stays@h", queues=["q1"])
+    tasks(2, "STARTED", "r", worker="w0@h", started_at=time.time())
+    tasks(3, "RECEIVED", "h", worker="w1@h")
+    html = body(operator.post("/workers/shutdown/many/", {"worker": keys}))
+    assert "2 running tasks finish first." in html and "3 reserved go back to the broker." in html
+    # Each consumes mail: together they leave it alone.
+    assert "mail will have no worker." in html and "q0 will have no worker." in html
+    assert "q1 will have no worker." not in html
+    one = body(operator.post("/workers/drain/many/", {"worker": keys[1:]}))
+    assert "Drain 1 worker?" in one and "1 worker stops consuming" in one and "Nothing runs there now" in one
+    assert "mail will have no worker." not in one
+
+
 def test_one_worker_of_the_list_is_shut_down_when_its_name_is_typed(operator: Client) -> None:
     html = body(operator.post("/workers/shutdown/many/", {"worker": [online("w.0@h").pk]}))
     assert "Type “w.0@h” to confirm" in html and 'pattern="w\\.0@h"' in html
@@ -201,6 +218,8 @@ def test_pools_of_many_workers_grow_by_a_number(operator: Client) -> None:
     assert "2 pool processes more on each of 2 workers" in html and "threads pool keeps its size" in html
     confirmed(operator, hold="0")
     assert BulkAct.objects.get().arguments == {"n": 2}
+    one = body(operator.post("/workers/grow/many/", {"worker": keys[:1], "n": "1"}))
+    assert "Grow pool of 1 worker by 1?" in one and "1 pool process more on one worker" in one
     assert operator.post("/workers/burn/many/", {"worker": keys}).status_code == 409
 
 

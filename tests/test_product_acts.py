@@ -100,6 +100,30 @@ def test_all_that_match_are_revoked_after_a_hold_that_another_person_ends(
     assert set(waiting) <= {uuid for ids in answers.values() for uuid in ids}
 
 
+def test_on_a_phone_the_reason_why_not_is_seen_and_one_toast_tells_of_an_act(
+    product: Product, signed_in: Any, waiting: list[str]
+) -> None:
+    page = signed_in("otto", viewport={"width": 390, "height": 844})
+    rows(page, len(waiting))
+    page.locator("tr[data-row] input.chk").first.check()
+    page.locator("tr[data-row] input.chk").nth(1).check()
+    page.locator("[data-bulk]").get_by_role("button", name="Terminate").click()
+    dialog = page.locator("dialog[open]")
+    expect(dialog).to_contain_text("Nothing to act on")
+    expect(dialog.get_by_text("it does not run").first).to_be_visible()
+    dialog.get_by_role("button", name="Close").last.click()
+
+    page.locator("[data-bulk]").get_by_role("button", name="Revoke").click()
+    dialog.get_by_label("Reason").fill("Not these")
+    dialog.get_by_label("Hold before it is sent").select_option("30")
+    dialog.get_by_role("button", name=re.compile(r"^Revoke \d+ tasks")).click()
+    toasts = page.locator("#toasts .toast:not(.is-quiet)")
+    expect(toasts).to_contain_text(["held"])
+    page.locator("#acts-now").get_by_role("button", name="Withdraw").click()
+    expect(toasts).to_contain_text(["withdrawn, nothing was sent"])
+    expect(toasts).to_have_count(1)
+
+
 def test_many_are_revoked_without_scripts(product: Product, signed_in: Any, waiting: list[str]) -> None:
     page = signed_in("otto", java_script_enabled=False)
     wait_until(

@@ -71,6 +71,11 @@ def first(facts: Facts) -> Reason:
         (replace(PENDING, workers=(at(rate_limit="10/m"),)), ["rate limit", "position"]),
         (replace(PENDING, workers=(at(rate_limit="10/m"), at("w2@h"))), ["unexplained", "position"]),
         (replace(PENDING, workers=(at(size=0, busy=0),)), ["no process", "position"]),
+        # What a solo worker runs shows when it has ended: it is not called free.
+        (replace(PENDING, workers=(at(pool="solo", size=1, busy=0),)), ["solo", "position"]),
+        (replace(PENDING, workers=(at(pool="solo", size=1, busy=1),)), ["busy", "position"]),
+        (replace(PENDING, workers=(at(pool="solo"), at("w2@h"))), ["unexplained", "position"]),
+        (replace(RECEIVED, workers=(at(pool="solo", size=1, busy=0),)), ["held", "solo"]),
         (replace(PENDING, eta=NOW + 90), ["eta"]),
         (replace(PENDING, eta=NOW - 90), ["unexplained", "position"]),
         (replace(PENDING, expires=NOW - 1), ["expired", "position"]),

@@ -363,6 +363,12 @@ def test_steps_under_way_are_seen_by_all_and_withdrawn_by_an_operator(sent: Sent
     assert "withdraw" not in viewer.lower().replace("task-withdraw", "")
     client = signed_in("operator")
     assert "Withdraw" in client.get("/tasks/runs/").content.decode()
+    toast = client.get("/tasks/runs/?fragment=toast").content.decode()
+    assert toast.strip().startswith("<div") and "Being ended step by step" in toast and "every 1s" in toast
+    Ladder.objects.filter(pk=one.pk).update(ended_at=now, gone=True, outcome="Its process 7 is gone.")
+    toast = client.get("/tasks/runs/?fragment=toast").content.decode()
+    assert "Ended step by step" in toast and "Its process 7 is gone." in toast and "every 1s" not in toast
+    Ladder.objects.filter(pk=one.pk).update(ended_at=None, gone=None, outcome="")
     assert "A task is being ended step by step" in client.get("/").content.decode()
     settings.UMBEL_READ_ONLY = True
     assert client.post(f"/tasks/steps/{one.pk}/withdraw/").status_code == 403

@@ -17,6 +17,8 @@ from dashboard.forms.tasks import task_filter
 from dashboard.forms.workers import confirmed, pattern, pool_number
 from dashboard.queries import acts as queries
 from dashboard.queries import audit, blast, chosen
+from dashboard.queries.leaving import together
+from dashboard.queries.radius import radius
 from monitor import control as engine
 from monitor.acts import making, standing
 from monitor.acts.kinds import KINDS
@@ -52,11 +54,7 @@ def propose(request: HttpRequest, command: str, uuids: Sequence[str], everything
     except Refused as refusal:
         _record(request, command, tuple(uuids[:1]), refusal)
         raise
-    context = {
-        "signals": SIGNALS if command == "terminate" else (),
-        "hit": blast.hit(tuple(act.targets(blast.MOST))) if act and command == "terminate" else None,
-    }
-    return _ask(request, act, command, spared, context)
+    return _ask(request, act, command, spared, _blast(act, command) if act else {})
 
 
 @control("bulk")
@@ -72,7 +70,9 @@ def workers(request: HttpRequest, command: str) -> HttpResponse:
         {"n": pool_number(request.POST.get("n"), "The number of processes")} if command == "grow" else {}
     )
     act = making.draft(name, found, actor(request), arguments) if found.targets else None
-    return _ask(request, act, name, spared, {})
+    names = [row.target for row in found.targets]
+    leaves = {"leaving": together(names, time.time())} if name in ("drain", SHUTDOWN) else {}
+    return _ask(request, act, name, spared, leaves)
 
 
 @control("bulk")
@@ -187,6 +187,17 @@ def answer(request: HttpRequest, act: BulkAct) -> HttpResponse:
         shown = queries.one(act.pk)
         return render(request, "acts/_toasts.html", {"shown": shown, "act": act})
     return redirect("act", pk=act.pk)
+
+
+def _blast(act: BulkAct, command: str) -> dict[str, Any]:
+    """What ending or revoking these tasks would hit beside them."""
+    if command not in ("revoke", "terminate"):
+        return {}
+    uuids = tuple(act.targets(blast.MOST))
+    found = radius(uuids, command)
+    if command == "revoke":
+        return {"hit": blast.waiting(uuids), "radius": found}
+    return {"hit": blast.hit(uuids), "radius": found, "signals": SIGNALS}
 
 
 def _ask(

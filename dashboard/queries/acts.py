@@ -10,10 +10,12 @@ from typing import Any
 
 from dashboard.queries import shared
 from dashboard.queries.audit import names_of, workers_of
+from dashboard.queries.tasks import row_of
 from dashboard.templatetags.words import plain
 from monitor.acts import standing
 from monitor.acts.kinds import KINDS
 from monitor.acts.models import ActTarget, BulkAct, counts
+from monitor.models import Task
 
 ROWS = 50
 SHARED = 0.2  # seconds that one reading serves every page
@@ -308,12 +310,13 @@ def of_record(record: uuid.UUID) -> BulkAct | None:
 
 
 def sample(act: BulkAct, most: int = SAMPLE) -> list[tuple[ActTarget, dict[str, Any]]]:
-    """The first targets with what is known of them now."""
-    from monitor.models import Task
-
+    """The first targets with what is known of them now; of tasks to be ended also how long they have run."""
     rows = list(ActTarget.objects.filter(act=act).order_by("place")[:most])
-    fields = ("uuid", "name", "worker", "queue", "seen_at")
-    known = {
-        row["uuid"]: row for row in Task.objects.filter(uuid__in=[r.target for r in rows]).values(*fields)
-    }
+    tasks = Task.objects.filter(uuid__in=[r.target for r in rows]).defer("marks", "traceback", "result")
+    known: dict[str, dict[str, Any]] = {}
+    for task in tasks:
+        known[task.uuid] = {"name": task.name, "worker": task.worker, "queue": task.queue}
+        if act.command == "terminate":
+            row = row_of(task, time.time())
+            known[task.uuid] |= {"ran": row.ran, "pace": row.pace}
     return [(row, known.get(row.target, {})) for row in rows]

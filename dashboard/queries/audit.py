@@ -11,6 +11,7 @@ from operator import or_
 
 from django.db.models import Count, Q, QuerySet
 
+from dashboard.templatetags.words import duration_text
 from monitor.control.ladders import STEPS
 from monitor.models import ControlRecord, Task, Worker
 
@@ -72,6 +73,8 @@ OWN = {
 }
 _TASKS = ("revoke", "terminate", "send_task", "abort", "signal_process")
 _ACTS = ("withdraw", "stop")  # done to an act on many
+_NUMBER = re.compile(r"\d{1,9}(\.\d+)?$")
+_TO_WHAT = re.compile(r"( the pool| what was forgotten)? (of|on|to|by)$")
 _ANSWERED = re.compile(r"^(\S+|the broker|Both workers|All \d+ workers) answered\. ")
 
 
@@ -207,6 +210,11 @@ class Shown:
         }.get(self.record.command, self.record.command)
 
     @property
+    def deed(self) -> str:
+        """The verb where its object goes without saying: "Grow pool"."""
+        return _TO_WHAT.sub("", self.verb)
+
+    @property
     def how(self) -> str:
         """The arguments: "SIGTERM", "n 2", "queue imports, its last"."""
         if self.record.command in _ACTS:
@@ -274,6 +282,15 @@ def _said(name: str, value: object) -> str:
         )
     if name == "if_started":
         return f"{value} if it starts all the same"
+    if name == "within":
+        told = duration_text(float(str(value))) if _NUMBER.match(str(value)) else value
+        return f"within {told}"
+    if name == "n":
+        return f"by {value}"
+    if name == "before":
+        return f"was {value}"
+    if name in ("soft", "hard") and isinstance(value, float):
+        return f"{name} {value:g} s"
     if name == "last":
         return "its last" if str(value) == "True" else "not its last"
     return f"{name} {value}" if str(value) not in ("", "None") else f"{name} none"

@@ -19,6 +19,7 @@ class Consumer:
     rate_limit: str = ""  # of the task's name
     is_revoked: bool | None = None  # whether it lists the task
     size: int | None = None
+    pool: str = ""  # its name, or the class path of one
     busy: int = 0  # by events
     runs: tuple[tuple[str, float], ...] = ()  # (task name, seconds) of what runs there, the longest first
     asked_at: float | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dashboard.queries import worker as held
 from dashboard.queries.workers import MOST_RESERVED, Running, WorkerView
 from monitor import models
-from monitor.records import RECEIVED
+from monitor.records import RECEIVED, STARTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,28 @@ class Leaving:
         return max(spans) if spans and min(spans) > 0 else None
 
 
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What several workers leave behind that go at once, by events."""
+
+    running: int
+    reserved: int
+    scheduled: int
+    alone: list[str]
+
+
+def together(hostnames: Sequence[str], now: float) -> Together:
+    """Of workers that shut down or stop consuming together; alone is what none but they consume."""
+    tasks = models.Task.objects.filter(worker__in=hostnames)
+    waiting = tasks.filter(state=RECEIVED)
+    later = waiting.filter(eta__gt=now).count()
+    listed = models.Worker.objects.filter(hostname__in=hostnames).values_list("queues", flat=True)
+    queues = sorted({str(queue) for found in listed if isinstance(found, list) for queue in found})
+    return Together(
+        tasks.filter(state=STARTED).count(), waiting.count() - later, later, alone(hostnames, queues)
+    )
+
+
 def leaving(view: WorkerView) -> Leaving:
     """All of it."""
     running = [slot.task for slot in view.slots if slot.task and not slot.task.lost]
@@ -38,13 +61,15 @@ def leaving(view: WorkerView) -> Leaving:
     later = waiting.filter(eta__gt=view.now)[:MOST_RESERVED].count()
     _, scheduled = held.scheduled(view)
     return Leaving(
-        running, max(0, view.reserved - later), max(later, scheduled), alone(view.hostname, view.queues)
+        running, max(0, view.reserved - later), max(later, scheduled), alone([view.hostname], view.queues)
     )
 
 
-def alone(hostname: str, queues: list[str]) -> list[str]:
+def alone(hostnames: Sequence[str], queues: list[str]) -> list[str]:
     """Those of these queues that no other worker consumes, as far as the others said what they do."""
-    others = models.Worker.objects.exclude(hostname=hostname).exclude(status="offline").filter(is_beat=False)
+    others = (
+        models.Worker.objects.exclude(hostname__in=hostnames).exclude(status="offline").filter(is_beat=False)
+    )
     found = others.values_list("queues", flat=True)
     consumed = {str(queue) for listed in found if isinstance(listed, list) for queue in listed}
     return [queue for queue in queues if queue not in consumed]

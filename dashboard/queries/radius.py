@@ -173,18 +173,17 @@ def _children(found: Radius, tasks: Sequence[Task]) -> None:
 
 def _process(found: Radius, tasks: Sequence[Task], workers: Mapping[str, Worker]) -> None:
     """What else is in the pool processes that end."""
+    fair, green = [], []
     for hostname in sorted({task.worker for task in tasks if task.worker})[:NAMED]:
         worker = workers.get(hostname)
         kind = pool_kind(worker) if worker else ""
         name = plain(hostname)
         if kind in ("gevent", "eventlet"):
-            text = f"All tasks of {name} share one process; only this one’s greenlet is killed."
-            found.effects.append(Effect("No process ends.", text, "sent", "s-sent"))
+            green.append(name)
         elif kind == "prefork" and worker is not None:
             strategy = _strategy(worker)
             if strategy == "fair":
-                text = f"{name} gives a pool process one task at a time (fair)."
-                found.effects.append(Effect("Nothing else is in the process.", text, "sent", "s-sent"))
+                fair.append(name)
             elif strategy:
                 text = (
                     f"{name} hands out ahead ({plain(strategy)}); what has not begun goes to another process."
@@ -196,6 +195,15 @@ def _process(found: Radius, tasks: Sequence[Task], workers: Mapping[str, Worker]
                 )
         elif worker is None or not kind:
             found.unchecked.append((f"what else is in that process of {name}", "its pool is not known"))
+    if green:
+        greenlets = "this one’s greenlet is" if len(tasks) == 1 else "these tasks’ greenlets are"
+        text = f"All tasks of {_names(green)} share one process; only {greenlets} killed."
+        found.effects.append(Effect("No process ends.", text, "sent", "s-sent"))
+    if fair:
+        where = "the process" if len(tasks) == 1 else "these processes"
+        gives = "gives" if len(fair) == 1 else "give"
+        text = f"{_names(fair)} {gives} a pool process one task at a time (fair)."
+        found.effects.append(Effect(f"Nothing else is in {where}.", text, "sent", "s-sent"))
 
 
 def _strategy(worker: Worker) -> str:
@@ -221,10 +229,12 @@ def _again(found: Radius, tasks: Sequence[Task], workers: Mapping[str, Worker], 
         if ahead is not None and ahead.passed:
             back.append(task)
     if back:
-        text = "It ran past the broker’s visibility timeout: its message may be out again already."
+        text = "Past the broker’s visibility timeout a message may be out again already."
         found.effects.append(Effect(f"{len(back)} may run again.", text, "retry", "s-retry"))
     if late and len(late) > len(back):
-        text = "Acknowledged late, but the worker acknowledges it as it ends it: the broker keeps no copy."
+        text = (
+            "Acknowledged late, but the worker acknowledges a task as it ends it: the broker keeps no copy."
+        )
         found.effects.append(Effect(f"{len(late) - len(back)} will not run again.", text, "sent", "s-sent"))
     if unknown:
         who = "its" if len(unknown) == 1 else "their"

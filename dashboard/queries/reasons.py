@@ -242,6 +242,22 @@ def _all_busy(facts: Facts) -> Reason | None:
     return Reason("busy", head, text, None, _one(consumers), "received", "s-received")
 
 
+def _solo(facts: Facts) -> Reason | None:
+    """What looks idle may be at work: a solo worker sends no event before its task has ended."""
+    there = [facts.holder] if facts.state == RECEIVED and facts.holder else facts.consumers
+    if facts.held_back or not there or not all("solo" in w.pool and not w.is_full for w in there):
+        return None
+    name = plain(there[0].hostname)
+    if len(there) == 1:
+        head = f"{name} is a solo worker: it runs one task at a time"
+    else:
+        head = (
+            f"The {len(there):,} consumers of {plain(facts.queue)} are solo workers: one task at a time each"
+        )
+    text = "At work it sends no event, not even of the task that it took: what looks idle here may be busy."
+    return Reason("solo", head, text, None, _one(there), "received", "s-received")
+
+
 def _position(facts: Facts) -> Reason | None:
     place = facts.place
     if facts.state != PENDING or place is None or facts.held_back:
@@ -268,6 +284,7 @@ TESTS: tuple[Callable[[Facts], Reason | None], ...] = (
     _rate_limited,
     _reserved,
     _all_busy,
+    _solo,
     _position,
 )
 # These say where it is, and not why it is still there.

@@ -97,6 +97,7 @@ def _consumer(
         rate_limit=registered.rate_limit(answers, task.name),
         is_revoked=task.uuid in revoked if isinstance(revoked, list) else None,
         size=view.size,
+        pool=view.row.pool,
         # Who sends no task events shows nothing that runs; its heartbeats say how much does.
         busy=view.busy if view.row.events_on is not False else view.row.busy or 0,
         runs=tuple((one.name, one.elapsed) for one in running[:2]),

@@ -10,8 +10,8 @@ from dashboard import access
 from dashboard.forms.tasks import SORTS, SPAN_WORDS, task_filter
 from dashboard.fragments import Page, notes
 from dashboard.fragments.tasks import threshold_form, why_not_control
+from dashboard.queries import ladders, runs
 from dashboard.queries import notes as queries
-from dashboard.queries import runs
 from dashboard.queries import task as one
 from dashboard.queries import tasks as many
 
@@ -33,7 +33,9 @@ def task_list(request: HttpRequest) -> HttpResponse:
 @access.viewer
 @require_safe
 def task(request: HttpRequest, uuid: str) -> HttpResponse:
-    """What happened to this one, and where the time went."""
+    """What happened to this one, and where the time went; or only the toast of its last steps."""
+    if request.GET.get("fragment") == "toast" and (steps := ladders.of(uuid)):
+        return render(request, "tasks/_steps_toast.html", {"one": steps[0]})
     # Sent from here, and not seen yet: the same page, which fills when it is.
     name = one.name(uuid)
     name = runs.name_of(uuid) if name is None else name

@@ -8,12 +8,12 @@ from typing import Any
 from monitor.control.asking import Question
 from monitor.control.commands import SIGNALS, TERMINATE, Command, Refused
 from monitor.control.inspecting import Seen, holders_of, seen_on
+from monitor.control.keeping import SEEN
 from monitor.control.orders import Order, among, cannot, online_workers
 from monitor.control.verifying import Finding, Grade
 from monitor.models import Task, Worker
 from monitor.records import ENDED, LOST, REVOKED, STARTED
 
-SEEN = "seen"  # of a task that is known by its events
 # Ends that a worker reports itself, not what Umbel infers.
 _REPORTED = ENDED - {LOST}
 
@@ -44,7 +44,7 @@ def revoke(command: Command) -> Order:
     order = Order(command, [], dict(command.arguments))
     for uuid in command.targets:
         row = rows.get(uuid)
-        if row is not None and row.state in ENDED and row.state != LOST:
+        if row is not None and row.state in ENDED and row.state != LOST and not _by_result(row):
             order.skipped[uuid] = f"{_named(row)} has ended already: {row.state}."
         elif row is not None and row.state == STARTED:
             order.skipped[uuid] = (
@@ -257,6 +257,11 @@ def _revoked(order: Order, uuid: str, row: Task | None, seen: Mapping[str, Seen]
     if any(name in seen for name in asked):
         return Finding(uuid, Grade.NOT, "No worker that answered has noted it.")
     return Finding(uuid, Grade.UNKNOWN, "No worker answered when Umbel looked.")
+
+
+def _by_result(row: Task) -> bool:
+    """Revoked by the result backend alone: workers write that as soon as they are told, and skip later."""
+    return row.state == REVOKED and row.known != SEEN
 
 
 def _of(some: int, all_: int) -> str:
