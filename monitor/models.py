@@ -250,7 +250,7 @@ class ControlRecord(models.Model):
 class StandingRevoke(models.Model):
     """A revoked task that may yet run: workers forget a revoke at a restart, and after three hours.
 
-    See ``control.keeping``. Times: Unix seconds.
+    See ``control.revokes.keeping``. Times: Unix seconds.
     """
 
     uuid = models.CharField(max_length=155, unique=True)
@@ -282,7 +282,9 @@ class SentTask(models.Model):
     of = models.CharField(max_length=155, default="", blank=True)  # the task that it runs again
     name = models.CharField(max_length=255, default="", blank=True)
     queue = models.CharField(max_length=255, default="", blank=True)
-    source = models.CharField(max_length=16, default="", blank=True)  # of control.originals.SOURCES, or form
+    source = models.CharField(
+        max_length=16, default="", blank=True
+    )  # of control.runs.originals.SOURCES, or form
     edited = models.BooleanField(default=False)
     eta = models.FloatField(null=True)
     expires = models.FloatField(null=True)
@@ -302,7 +304,7 @@ class SentTask(models.Model):
 class StandingStamp(models.Model):
     """A revoked stamp: workers forget it at a restart and are told again until its time is over.
 
-    See ``control.stamps``. Times: Unix seconds.
+    See ``control.revokes.stamps``. Times: Unix seconds.
     """
 
     header = models.CharField(max_length=255)
@@ -321,7 +323,7 @@ class StandingStamp(models.Model):
 
 
 class Ladder(models.Model):
-    """A running task that is ended step by step, see ``control.ladders``. Times: Unix seconds."""
+    """A running task that is ended step by step, see ``control.revokes.ladders``. Times: Unix seconds."""
 
     uuid = models.CharField(max_length=155)
     worker = models.CharField(max_length=255)
@@ -390,7 +392,7 @@ class Lease(models.Model):
         return f"{self.name} {self.epoch}: {self.holder or 'free'}"
 
 
-# What Umbel tends on workers: see ``control.tending``.
+# What Umbel tends on workers: see ``control.workers.tending``.
 
 
 class Asked(models.Model):
@@ -466,7 +468,7 @@ class Drift(models.Model):
     """One thing that Umbel set on a worker and that its next start forgets, or has forgotten."""
 
     worker = models.CharField(max_length=255)
-    kind = models.CharField(max_length=16)  # see control.drifting
+    kind = models.CharField(max_length=16)  # see control.workers.drifting
     key = models.CharField(max_length=255, default="", blank=True)  # task name or queue
     value = models.JSONField(default=dict)  # the arguments of the command that sets it
     command = models.CharField(max_length=32)

@@ -15,7 +15,7 @@ from celery.contrib.abortable import AbortableAsyncResult
 from monitor import broker as broker_module
 from monitor.broker import Broker
 from monitor.control import inspect_worker
-from monitor.control.aborting import expires_of
+from monitor.control.revokes.aborting import expires_of
 from monitor.models import Task, Worker
 from tests.clusters import PREFORK, THREADS, Cluster, ask, proved, refused, state_of
 from tests.conftest import wait_until

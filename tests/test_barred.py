@@ -16,11 +16,14 @@ from monitor import control
 from monitor.acts import making
 from monitor.acts.making import Frozen, List
 from monitor.broker import Broker
-from monitor.control import Actor, Command, ladders, waiting
+from monitor.control import Actor, Command
 from monitor.control.commands import Message
-from monitor.control.keeping import Keeper, stand
-from monitor.control.ladders import Climber
 from monitor.control.orders import Order
+from monitor.control.revokes import ladders
+from monitor.control.revokes.keeping import Keeper
+from monitor.control.revokes.ladders import Climber
+from monitor.control.revokes.stopping import stand
+from monitor.control.workers import waiting
 from monitor.models import ControlRecord, Ladder, Task
 from tests.acts import Bench, online, outcomes, tasks
 from tests.test_shrink_when_free import Bench as Slots

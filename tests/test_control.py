@@ -16,8 +16,8 @@ from monitor.control.asking import Unreachable
 from monitor.control.inspecting import Seen, _task, pool_size
 from monitor.control.kinds import KINDS, checked, judge
 from monitor.control.orders import Order
-from monitor.control.pools import clamp
 from monitor.control.verifying import Finding, Grade, Verdict
+from monitor.control.workers.pools import clamp
 from monitor.models import ControlRecord, Task, Worker
 from monitor.records import WorkerRecord
 
@@ -189,7 +189,7 @@ def test_a_broker_that_is_down_is_said_without_its_password(unreachable: None) -
 def test_without_a_record_nothing_is_sent(unreachable: None, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[Any] = []
     monkeypatch.setattr("monitor.control.performing.ask", lambda *a, **k: sent.append(a) or [])
-    monkeypatch.setattr("monitor.control.stopping.seen_on", lambda *a, **k: {})
+    monkeypatch.setattr("monitor.control.revokes.stopping.seen_on", lambda *a, **k: {})
     Worker.objects.create(hostname="w@x", status="online", pool="prefork", first_seen_at=1)
     Task.objects.create(uuid="a", state="STARTED", worker="w@x", first_seen_at=1, seen_at=1)
 
@@ -213,7 +213,7 @@ def test_a_command_that_may_have_left_is_never_sent_twice(
         raise Unreachable("The broker cannot be reached: reset", sent=True)
 
     monkeypatch.setattr("monitor.control.performing.ask", broken)
-    monkeypatch.setattr("monitor.control.stopping.seen_on", lambda *a, **k: {})
+    monkeypatch.setattr("monitor.control.revokes.stopping.seen_on", lambda *a, **k: {})
     monkeypatch.setattr("monitor.control.performing._look_later", lambda *a: None)
     Worker.objects.create(hostname="w@x", status="online", pool="prefork", first_seen_at=1)
     Task.objects.create(uuid="a", state="STARTED", worker="w@x", first_seen_at=1, seen_at=1)
@@ -237,7 +237,7 @@ def test_replies_that_cannot_be_kept_do_not_hide_that_it_was_sent(
 
     monkeypatch.setattr("monitor.control.performing.ask", lambda *a, **k: [])
     monkeypatch.setattr("monitor.control.performing._look_later", lambda *a: looked.append(a))
-    monkeypatch.setattr("monitor.control.stopping.seen_on", lambda *a, **k: {})
+    monkeypatch.setattr("monitor.control.revokes.stopping.seen_on", lambda *a, **k: {})
     monkeypatch.setattr(ControlRecord, "save", once)
     Worker.objects.create(hostname="w@x", status="online", pool="prefork", first_seen_at=1)
     Task.objects.create(uuid="a", state="STARTED", worker="w@x", first_seen_at=1, seen_at=1)
@@ -266,7 +266,7 @@ def test_a_mixed_selection_goes_ahead_with_what_can_be_done(
         "monitor.control.performing.ask", lambda broker, questions, **k: sent.extend(questions) or []
     )
     monkeypatch.setattr("monitor.control.performing._look_later", lambda *a: None)
-    monkeypatch.setattr("monitor.control.stopping.seen_on", lambda *a, **k: {})
+    monkeypatch.setattr("monitor.control.revokes.stopping.seen_on", lambda *a, **k: {})
     for name, pool in (("p@x", "prefork"), ("q@x", "prefork"), ("t@x", "threads")):
         Worker.objects.create(hostname=name, status="online", pool=pool, first_seen_at=1)
     rows = (

@@ -13,7 +13,8 @@ from dashboard import access
 from dashboard.queries import drains
 from dashboard.queries import workers as worker_queries
 from monitor import models
-from monitor.control import Actor, Command, Refused, draining
+from monitor.control import Actor, Command, Refused
+from monitor.control.workers import draining
 from tests.test_hostile_pages import harm
 from tests.test_workers_page import EVIL, task, worker
 

@@ -14,8 +14,9 @@ from dashboard.queries import attention, drift
 from dashboard.queries import workers as worker_queries
 from monitor import control as engine
 from monitor import models
-from monitor.control import Actor, Command, Refused, Unreachable, drifting
-from monitor.control.tending import Tender
+from monitor.control import Actor, Command, Refused, Unreachable
+from monitor.control.workers import drifting
+from monitor.control.workers.tending import Tender
 from tests.test_hostile_pages import harm
 from tests.test_workers_page import EVIL
 

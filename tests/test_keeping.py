@@ -15,8 +15,9 @@ from monitor.broker import Broker
 from monitor.control import Actor, Command, Refused
 from monitor.control.asking import Question
 from monitor.control.commands import UMBEL
-from monitor.control.keeping import AGAIN_AFTER, LONGEST, MOST_IDS, Keeper, stand
 from monitor.control.orders import Order
+from monitor.control.revokes.keeping import AGAIN_AFTER, LONGEST, MOST_IDS, Keeper
+from monitor.control.revokes.stopping import stand
 from monitor.models import ControlRecord, StandingRevoke, Task, Worker
 
 pytestmark = pytest.mark.django_db

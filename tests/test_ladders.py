@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from dashboard.queries import ladders as queries
-from monitor.control import Actor, Command, Refused, ladders
+from monitor.control import Actor, Command, Refused
 from monitor.control.inspecting import Seen
-from monitor.control.ladders import RESUME_WITHIN, Climber
+from monitor.control.revokes import ladders
+from monitor.control.revokes.ladders import RESUME_WITHIN, Climber
 from monitor.models import ControlRecord, Ladder, Task, Worker
 from tests.acts import Crash
 

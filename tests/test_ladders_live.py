@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from monitor.control import Actor, Command, Refused, inspect_worker, ladders, perform, plan
-from monitor.control.here import began, lives, why_not_here
+from monitor.control import Actor, Command, Refused, inspect_worker, perform, plan
 from monitor.control.inspecting import seen_on, stats_of
-from monitor.control.ladders import Climber, Rung
+from monitor.control.revokes import ladders
+from monitor.control.revokes.here import began, lives, why_not_here
+from monitor.control.revokes.ladders import Climber, Rung
 from monitor.models import ControlRecord, Ladder, Task, Worker
 from tests.clusters import GEVENT, OPERATOR, PREFORK, SOLO, THREADS, Cluster, ask, proved, refused, state_of
 from tests.conftest import wait_until

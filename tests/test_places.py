@@ -12,8 +12,9 @@ from demo.valkey import Server
 from monitor import broker as brokers
 from monitor import queues
 from monitor.broker import Broker
-from monitor.control import Command, places
+from monitor.control import Command
 from monitor.control.orders import Order
+from monitor.control.revokes import places
 from monitor.models import Task
 
 pytestmark = pytest.mark.django_db

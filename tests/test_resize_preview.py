@@ -18,8 +18,8 @@ from demo.valkey import Server
 from monitor import broker as broker_module
 from monitor import models, rates
 from monitor.broker import Broker
-from monitor.control import here
 from monitor.control.inspecting import stats_of
+from monitor.control.revokes import here
 from tests.conftest import WorkerFactory
 from tests.test_hostile_pages import harm
 from tests.test_workers_page import task, worker

@@ -21,8 +21,9 @@ from demo.valkey import Server
 from monitor import broker as broker_module
 from monitor import queues
 from monitor.broker import Broker
-from monitor.control import Actor, Command, Message, Refused, again, perform
-from monitor.control.originals import original
+from monitor.control import Actor, Command, Message, Refused, Unreachable, perform
+from monitor.control.runs import again
+from monitor.control.runs.originals import original
 from monitor.models import ControlRecord, SentTask, Task
 from tests import test_control_transports as transports
 from tests.clusters import proved
@@ -422,12 +423,12 @@ def test_on_rabbitmq_a_queue_is_made_only_with_a_word(rabbitmq: str) -> None:
     with broker.app.connection_for_write() as connection:
         connection.default_channel.queue_delete("umbel.new")
     # It went between the look and the sending: the broker gives the message back, and that is told.
-    from monitor.control import sending
     from monitor.control.orders import Order
+    from monitor.control.runs import sending
 
     message = Message("rabbit-3", "shop.add", "umbel.new", [1, 2])
     order = Order(Command("send_task", ("rabbit-3",), messages=(message,)), [], {}, messages=(message,))
-    with pytest.raises(sending.Unreachable, match="gave the message back"):
+    with pytest.raises(Unreachable, match="gave the message back"):
         sending.send(order)
 
 

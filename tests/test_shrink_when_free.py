@@ -12,8 +12,9 @@ from django.urls import reverse
 
 from dashboard import access
 from monitor import models
-from monitor.control import Actor, Command, Refused, draining, waiting
+from monitor.control import Actor, Command, Refused
 from monitor.control.inspecting import Seen
+from monitor.control.workers import draining, waiting
 from tests.test_workers_page import worker
 
 pytestmark = pytest.mark.django_db

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from monitor.control import perform
-from monitor.control.stamps import StampKeeper
+from monitor.control.revokes.stamps import StampKeeper
 from monitor.models import ControlRecord, StandingStamp, Worker
 from tests.clusters import (
     GEVENT,

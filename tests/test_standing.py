@@ -10,8 +10,9 @@ from django.test import Client
 
 from dashboard import access
 from monitor import control
-from monitor.control import Actor, Command, Keeper, Refused, keeping, stamps
-from monitor.control.stamps import StampKeeper
+from monitor.control import Actor, Command, Keeper, Refused
+from monitor.control.revokes import keeping, stamps
+from monitor.control.revokes.stamps import StampKeeper
 from monitor.models import ControlRecord, StandingRevoke, StandingStamp, Task, Worker
 
 pytestmark = pytest.mark.django_db

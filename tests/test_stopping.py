@@ -8,7 +8,7 @@ import pytest
 
 from monitor.control import Command, Refused
 from monitor.control.inspecting import Seen
-from monitor.control.stopping import revoke, revoked
+from monitor.control.revokes.stopping import revoke, revoked
 from monitor.control.verifying import Grade
 from monitor.models import Task, Worker
 

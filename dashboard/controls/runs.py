@@ -17,11 +17,12 @@ from dashboard.forms.runs import PRIORITIES, RunForm
 from dashboard.queries import audit, runs
 from monitor import broker
 from monitor.arguments import hides
-from monitor.control import Command, Message, Refused, again
+from monitor.control import Command, Message, Refused
 from monitor.control.commands import SEND
-from monitor.control.originals import SOURCES, Original, original, originals
-from monitor.control.routes import Route, route
-from monitor.control.sending import described
+from monitor.control.runs import again
+from monitor.control.runs.originals import SOURCES, Original, original, originals
+from monitor.control.runs.routes import Route, route
+from monitor.control.runs.sending import described
 from monitor.models import SentTask
 from monitor.records import ENDED
 from monitor.turns import Turns

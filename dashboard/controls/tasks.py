@@ -18,7 +18,8 @@ from dashboard.queries import ladders as queries
 from dashboard.queries.ladders import steps
 from dashboard.queries.radius import radius, waits
 from monitor import control as engine
-from monitor.control import Command, Refused, ladders
+from monitor.control import Command, Refused
+from monitor.control.revokes import ladders
 from monitor.models import Ladder
 
 

@@ -11,8 +11,9 @@ from dashboard.queries import drift
 from dashboard.queries import workers as worker_queries
 from dashboard.templatetags.words import clock
 from monitor import models
-from monitor.control import Command, Refused, commands, draining, drifting, waiting
+from monitor.control import Command, Refused, commands
 from monitor.control.performing import noted
+from monitor.control.workers import draining, drifting, waiting
 
 # What a restart makes a worker forget, and ``set_again`` sends: each by its own permission.
 FORGOTTEN = (

@@ -14,9 +14,9 @@ from django.http import QueryDict
 
 from monitor.arguments import restored, same, typed
 from monitor.control import Message
-from monitor.control.again import edited
-from monitor.control.originals import Original, Part
-from monitor.control.sending import LATEST
+from monitor.control.runs.again import edited
+from monitor.control.runs.originals import Original, Part
+from monitor.control.runs.sending import LATEST
 from monitor.redact import HIDDEN
 
 PRIORITIES = range(10)

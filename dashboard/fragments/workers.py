@@ -19,8 +19,8 @@ from dashboard.queries import workers as worker_queries
 from dashboard.queries.registered import registered
 from dashboard.queries.unheard import unheard
 from dashboard.queries.workers import WorkerView
-from monitor.control import draining
 from monitor.control.commands import CANCEL_CONSUMER, DRAIN, END_DRAIN, SHRINK_WHEN_FREE
+from monitor.control.workers import draining
 from monitor.deltas import CONTROLS, FEED, GAPS, TASKS, WORKERS
 
 CHIPS = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dashboard.queries.blast import MOST, known
 from dashboard.queries.tasks import Row, rows_of
-from monitor.control.aborting import can_abort, is_abortable
+from monitor.control.revokes.aborting import can_abort, is_abortable
 from monitor.models import Task
 
 

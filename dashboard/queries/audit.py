@@ -12,7 +12,7 @@ from operator import or_
 from django.db.models import Count, Q, QuerySet
 
 from dashboard.templatetags.words import duration_text
-from monitor.control.ladders import STEPS
+from monitor.control.revokes.ladders import STEPS
 from monitor.models import ControlRecord, Task, Worker
 
 ROWS = 50

@@ -10,8 +10,8 @@ from dashboard.queries import leaving
 from dashboard.queries.leaving import Leaving
 from dashboard.queries.workers import WorkerView
 from monitor import models
-from monitor.control import draining
 from monitor.control.commands import ADD_CONSUMER
+from monitor.control.workers import draining
 from monitor.models import ControlRecord, Drain
 from monitor.records import RECEIVED
 

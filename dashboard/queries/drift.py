@@ -10,9 +10,9 @@ from typing import Any
 from dashboard.queries.workers import WorkerView
 from dashboard.templatetags.words import clock, duration_text, plain
 from monitor import models
-from monitor.control import drifting
 from monitor.control.commands import ADD_CONSUMER, CANCEL_CONSUMER, ENABLE_EVENTS, GROW, SHRINK, Command
-from monitor.control.drifting import AUTOSCALE, EVENTS, QUEUE, RATE, SIZE, TIMES
+from monitor.control.workers import drifting
+from monitor.control.workers.drifting import AUTOSCALE, EVENTS, QUEUE, RATE, SIZE, TIMES
 from monitor.models import Drift, Start
 
 MOST_ROWS = 60

@@ -12,8 +12,9 @@ from django.utils.html import format_html
 from dashboard.queries.blast import Hit
 from dashboard.queries.items import Item, task_page, titled
 from dashboard.templatetags.words import duration_text, plain
-from monitor.control import Plan, ladders, plan
-from monitor.control.ladders import Rung
+from monitor.control import Plan, plan
+from monitor.control.revokes import ladders
+from monitor.control.revokes.ladders import Rung
 from monitor.models import Ladder, Task, Worker
 from monitor.records import STARTED
 

@@ -13,8 +13,8 @@ from dashboard.queries import worker as queries
 from dashboard.queries.workers import WorkerView
 from dashboard.templatetags.words import duration_text, number, plain, rate
 from monitor import broker, control, models, rates, registered, resizing
-from monitor.control import here
 from monitor.control.capabilities import pool_kind
+from monitor.control.revokes import here
 from monitor.records import RECEIVED
 from monitor.resizing import ENOUGH, Estimate, Outlook
 

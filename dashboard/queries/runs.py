@@ -10,8 +10,8 @@ from dashboard.queries import shared
 from dashboard.queries.audit import Shown, outcome
 from dashboard.queries.workflow import family
 from monitor import registered
-from monitor.control import again
-from monitor.control.originals import SOURCES, Original, originals
+from monitor.control.runs import again
+from monitor.control.runs.originals import SOURCES, Original, originals
 from monitor.models import SentTask, Task, TaskType, Worker
 from monitor.records import FAILURE
 

@@ -14,7 +14,7 @@ from dashboard.queries.radius import radius
 from monitor import broker, messages, queues
 from monitor.control.capabilities import capabilities
 from monitor.control.commands import TERMINATE
-from monitor.control.stamps import HOURS, values_of
+from monitor.control.revokes.stamps import HOURS, values_of
 from monitor.models import StandingStamp, Worker
 
 SAMPLE = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from monitor.control.keeping import beyond
+from monitor.control.revokes.keeping import beyond
 from monitor.models import StandingRevoke, StandingStamp
 
 

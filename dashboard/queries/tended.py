@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dashboard.queries import drift
 from dashboard.queries.workers import WorkerView
-from monitor.control import draining
+from monitor.control.workers import draining
 from monitor.models import Drain, Drift, WaitingShrink
 
 RECENT = 3600.0  # seconds that the end of a shrink which waited is shown

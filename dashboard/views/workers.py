@@ -17,7 +17,8 @@ from dashboard.queries import resizing
 from dashboard.queries import workers as queries
 from dashboard.queries.workers import WorkerView
 from dashboard.templatetags.words import plain
-from monitor.control import Refused, waiting
+from monitor.control import Refused
+from monitor.control.workers import waiting
 
 WITHINS = [(seconds, waiting.span(seconds)) for seconds in waiting.WITHIN]
 

@@ -18,8 +18,8 @@ from monitor.acts.kinds import KINDS, Fate, Row, Sight
 from monitor.acts.making import tell
 from monitor.acts.models import ActTarget, BulkAct, counts
 from monitor.control.commands import TERMINATE
-from monitor.control.keeping import LONGEST
 from monitor.control.kinds import KINDS as COMMANDS
+from monitor.control.revokes.keeping import LONGEST
 from monitor.models import ControlRecord
 
 State, Outcome = BulkAct.State, ActTarget.Outcome

@@ -12,7 +12,7 @@ from monitor.acts.models import ActTarget, BulkAct
 from monitor.control import Actor, Command, Refused, refuse
 from monitor.control.commands import need_operator
 from monitor.control.performing import noted
-from monitor.control.standing import WITHDRAWN
+from monitor.control.revokes.standing import WITHDRAWN
 from monitor.models import ControlRecord, StandingRevoke
 
 State = BulkAct.State

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monitor.acts.models import ActTarget, BulkAct
-from monitor.control import Actor, Command, again, draining
-from monitor.control.originals import originals
+from monitor.control import Actor, Command
+from monitor.control.runs import again
+from monitor.control.runs.originals import originals
+from monitor.control.workers import draining
 from monitor.models import SentTask
 
 Step = tuple[Command | None, dict[str, str]]  # what is sent, and who is left out of it with why

@@ -6,27 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from monitor.control import (
-    aborting,
-    arriving,
-    consumers,
-    here,
-    keeping,
-    limits,
-    places,
-    pools,
-    purging,
-    sending,
-    service,
-    stamps,
-    stopping,
-)
 from monitor.control import commands as names
+from monitor.control import purging
 from monitor.control.asking import Reply
 from monitor.control.commands import MOST_IDS, UUID, Actor, Command, Refused, need_operator
 from monitor.control.inspecting import LIMITS, QUEUES, Looks, Seen
 from monitor.control.orders import Order, to_workers
+from monitor.control.revokes import aborting, here, places, stamps, stopping
+from monitor.control.runs import arriving, sending
 from monitor.control.verifying import Finding, Verdict
+from monitor.control.workers import consumers, limits, pools, service
 from monitor.models import ControlRecord
 
 Check = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -67,7 +56,7 @@ KINDS: Mapping[str, Kind] = {
         stopping.revoke,
         stopping.option_of,
         what="task",
-        stands=keeping.stand,
+        stands=stopping.stand,
         places=places.of,
         together=True,
     ),

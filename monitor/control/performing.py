@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 from django.db import DatabaseError, close_old_connections, connections, transaction
 
 from monitor.broker import current
-from monitor.control import drifting
 from monitor.control.asking import Reply, Unreachable, ask
 from monitor.control.commands import Actor, Command, Refused
 from monitor.control.evidence import evidence_of
@@ -25,6 +24,7 @@ from monitor.control.inspecting import Seen, seen_on
 from monitor.control.kinds import KINDS, checked, judge
 from monitor.control.orders import Order
 from monitor.control.verifying import Verdict
+from monitor.control.workers import drifting
 from monitor.models import ControlRecord
 from monitor.redact import DEFAULT
 from monitor.turns import Turns

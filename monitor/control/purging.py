@@ -15,7 +15,7 @@ from monitor.control.commands import Command, Refused, whole_number
 from monitor.control.connected import BROKER, connected, unreachable
 from monitor.control.inspecting import Seen
 from monitor.control.orders import Order
-from monitor.control.routes import reserved
+from monitor.control.runs.routes import reserved
 from monitor.control.verifying import Finding, Grade
 
 MOST = 10**9 - 1

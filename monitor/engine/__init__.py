@@ -63,7 +63,9 @@ class Options:
     inspect_every: float = LIGHT_EVERY
     keeper: Callable[[], int] | None = None  # looks after standing revokes, in a thread; how many stand
     acts: Callable[[], float] | None = None  # sends acts on many, in a thread; seconds until its next look
-    tender: Callable[[], int] | None = None  # looks after what was set on workers; see control.tending
+    tender: Callable[[], int] | None = (
+        None  # looks after what was set on workers; see control.workers.tending
+    )
     end_grace: float = GRACE  # seconds from "no worker has it" to "end not seen"
     intake_limit: int = 100_000  # events that wait to become rows
     backlog_limit: int = 50_000  # records that wait to be written

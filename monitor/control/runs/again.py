@@ -6,8 +6,8 @@ import uuid as uuidlib
 from dataclasses import replace
 
 from monitor.control.commands import SEND, Command, Message, Refused
-from monitor.control.originals import Original
-from monitor.control.sending import described
+from monitor.control.runs.originals import Original
+from monitor.control.runs.sending import described
 from monitor.models import SentTask
 from monitor.records import ENDED
 

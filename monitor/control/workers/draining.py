@@ -25,11 +25,11 @@ from monitor.control.commands import (
     Refused,
     need_operator,
 )
-from monitor.control.drifting import QUEUE
 from monitor.control.inspecting import queues_of
 from monitor.control.orders import LOOK_TIMEOUT, able
 from monitor.control.performing import noted, perform, refuse, refused
-from monitor.control.waiting import tell
+from monitor.control.workers.drifting import QUEUE
+from monitor.control.workers.waiting import tell
 from monitor.models import ControlRecord, Drain, Drift, Worker
 from monitor.redact import DEFAULT
 

@@ -10,7 +10,7 @@ from monitor.control.asking import Question
 from monitor.control.commands import ADD_CONSUMER, Command, Refused
 from monitor.control.inspecting import Seen, queues_of
 from monitor.control.orders import LOOK_TIMEOUT, Order, able
-from monitor.control.routes import reserved
+from monitor.control.runs.routes import reserved
 from monitor.control.verifying import Finding, Grade
 
 

@@ -34,7 +34,7 @@ from monitor.control.commands import (
 from monitor.control.inspecting import pool_size, seen_on
 from monitor.control.orders import able
 from monitor.control.performing import noted, refuse, refused
-from monitor.control.pools import MOST_PROCESSES
+from monitor.control.workers.pools import MOST_PROCESSES
 from monitor.models import ControlRecord, WaitingShrink, Worker
 from monitor.redact import DEFAULT
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from django.db import DatabaseError, connections
 
-from monitor.control import draining, drifting, waiting
 from monitor.control.commands import Barred, Perform, nobody_barred
+from monitor.control.workers import draining, drifting, waiting
 from monitor.models import Drain, WaitingShrink
 
 PRUNE_EVERY = 3600.0

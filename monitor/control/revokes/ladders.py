@@ -15,8 +15,6 @@ from typing import Any
 import structlog
 from django.db import transaction
 
-from monitor.control import here
-from monitor.control.aborting import can_abort, is_abortable
 from monitor.control.asking import Unreachable
 from monitor.control.capabilities import pool_kind
 from monitor.control.commands import (
@@ -34,6 +32,8 @@ from monitor.control.commands import (
 )
 from monitor.control.inspecting import seen_on
 from monitor.control.performing import noted, refuse
+from monitor.control.revokes import here
+from monitor.control.revokes.aborting import can_abort, is_abortable
 from monitor.models import Ladder, Task, Worker
 from monitor.records import ENDED, LOST, REVOKED, STARTED
 from monitor.redact import DEFAULT

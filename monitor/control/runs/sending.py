@@ -26,7 +26,7 @@ from monitor.control.asking import Reply
 from monitor.control.commands import Command, Message, Refused
 from monitor.control.connected import BROKER, connected
 from monitor.control.orders import Order
-from monitor.control.routes import NEW_QUEUE, NO_CONSUMER, NOT_REGISTERED, Route, reserved, route
+from monitor.control.runs.routes import NEW_QUEUE, NO_CONSUMER, NOT_REGISTERED, Route, reserved, route
 from monitor.models import ControlRecord, SentTask, Task
 
 CONFIRM_TIMEOUT = 5.0  # seconds for a broker to say that it has a message

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from django.db import transaction
 
 from monitor.control.commands import Actor, Barred, Command, Perform, Refused, need_operator, nobody_barred
-from monitor.control.keeping import Keeper
-from monitor.control.ladders import Climber
 from monitor.control.performing import noted, refuse
-from monitor.control.stamps import StampKeeper
+from monitor.control.revokes.keeping import Keeper
+from monitor.control.revokes.ladders import Climber
+from monitor.control.revokes.stamps import StampKeeper
 from monitor.models import ControlRecord, StandingRevoke, StandingStamp
 
 Look = Callable[[], int]

@@ -27,7 +27,8 @@ from monitor.control.commands import (
     Refused,
     nobody_barred,
 )
-from monitor.control.orders import Order
+from monitor.control.performing import refuse
+from monitor.control.revokes.stopping import SEEN
 from monitor.models import ControlRecord, StandingRevoke, Task, Worker
 from monitor.records import ENDED, LOST, REVOKED, STARTED
 
@@ -41,30 +42,10 @@ RETRY_FIRST, RETRY_MOST = 1.0, 60.0
 ON_ITS_WAY = 2.0
 MOST = 50_000  # revokes that a worker remembers
 MOST_ENDS = 20  # tasks terminated in one look
-SEEN = "seen"  # of a task that is known by its events
 REMEMBERED = 10  # times that one was sent again, of each
 
 log = structlog.get_logger(__name__)
 Start = tuple[int | None, float | None]  # pid, and online since; another start has forgotten all
-
-
-def stand(order: Order, record: ControlRecord) -> None:
-    """Write down what was revoked, in the transaction of its record."""
-    if record.username == UMBEL.username and record.user_id is None:
-        return
-    if_started = str(order.command.arguments.get("if_started", ""))
-    standing = [
-        StandingRevoke(uuid=uuid, record=record, since=record.at, if_started=if_started)
-        for uuid in order.command.targets
-        if uuid not in order.skipped
-    ]
-    # Five hundred of a batch in one statement, while everybody else's writes wait.
-    StandingRevoke.objects.bulk_create(
-        standing,
-        update_conflicts=True,
-        unique_fields=["uuid"],
-        update_fields=["record", "since", "started_at", "moot_at", "if_started", "ended_at"],
-    )
 
 
 @dataclass(slots=True)
@@ -165,8 +146,6 @@ class Keeper:
             asked_by = Actor(one.record.user_id, one.record.username, one.record.role)
             try:
                 if why := self.barred(asked_by, command):
-                    from monitor.control.performing import refuse  # it imports this module itself
-
                     refuse(command, UMBEL, f"{why} Nothing was sent.")
                     continue
                 self.perform(command, UMBEL)
