@@ -15,8 +15,8 @@ from django.test.utils import CaptureQueriesContext
 from dashboard import access, fragments
 from dashboard.fragments import Page
 from dashboard.queries import waits
-from dashboard.queries.facts import Consumer, Facts, Place, Revoked
-from dashboard.queries.reasons import Reason, why
+from dashboard.queries.facts import Consumer, Facts, Place, Reason, Revoked
+from dashboard.queries.reasons import why
 from monitor import models
 from monitor.records import FeedRecord, Stalled
 from tests.test_workers_page import task, worker
@@ -111,7 +111,7 @@ def first(facts: Facts) -> Reason:
         # What other workers list or lack says nothing of a task that this one holds.
         (replace(RECEIVED, workers=(FULL, at("w2@h", is_revoked=True, names=frozenset()))), ["reserved"]),
         (replace(RECEIVED, worker="gone@h"), ["unexplained"]),
-        (replace(RECEIVED, worker=""), ["unexplained"]),
+        (replace(RECEIVED, worker=""), ["unacknowledged"]),
         (replace(RECEIVED, live=False, workers=(FULL,)), ["blind", "reserved"]),
         # It is to be tried again.
         (replace(PENDING, state="RETRY", eta=NOW + 30), ["eta"]),

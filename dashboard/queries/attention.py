@@ -10,7 +10,7 @@ from django.db.models import Sum
 from django.urls import reverse
 from django.utils.html import format_html
 
-from dashboard.queries import backlog, drift, ladders, shared, stalled, stuck, twice, workers
+from dashboard.queries import backlog, drift, forsaken, ladders, shared, stalled, stuck, twice, workers
 from dashboard.queries.backlog import QueueView
 from dashboard.queries.feed import Freshness, freshness
 from dashboard.queries.items import Item
@@ -61,6 +61,7 @@ def attention(fleet: Fleet, queues: Sequence[QueueView], fresh: Freshness) -> li
         items += _stuck(fleet, queues)
         items += _broken_revokes(fleet.now)
         items += twice.items(fresh, fleet.now) + ladders.items(fleet.now)
+        items += forsaken.items(fleet)
         items += [_growing(queue, fleet.recent.span) for queue in queues if queue.grows]
         items += shared.reading("spikes", SPIKES, lambda: _spikes(fleet.now))
     if (

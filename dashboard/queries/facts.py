@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dashboard.queries.chords import Chord
 from monitor.records import RECEIVED
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One cause that holds, or an observation that narrows it; ``at`` is counted down to."""
+
+    key: str
+    head: str
+    evidence: str = ""
+    at: float | None = None
+    pk: int | None = None  # of the worker it is about
+    state: str = "sent"  # the design's name
+    icon: str = "s-sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +82,9 @@ class Facts:
     depth: int | None = None  # messages in its queue as the broker counted them
     depth_at: float | None = None
     seen_at: float = 0.0  # when Umbel last heard of it
+    given_back: float | None = None  # when a Redis broker hands its message out again, if it was taken
+    timeout: str = ""  # the visibility timeout, in words with how it is known
+    chord: Chord | None = None  # that it looks after
 
     @property
     def held_back(self) -> bool:

@@ -9,26 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from dashboard.queries.facts import Consumer, Facts
+from dashboard.queries import holding
+from dashboard.queries.facts import Consumer, Facts, Reason
 from dashboard.templatetags.words import duration_text, plain
 from monitor.records import PENDING, RECEIVED, RETRY
 
 MANY = 8  # names told; then "and n more"
 SETTLED = 10.0  # seconds after which a message that was sent is in its queue, or was in it
 OLD = 60.0  # seconds after which an answer to inspect is told with its age
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """One cause that holds, or an observation that narrows it; ``at`` is counted down to."""
-
-    key: str
-    head: str
-    evidence: str = ""
-    at: float | None = None
-    pk: int | None = None  # of the worker it is about
-    state: str = "sent"  # the design's name
-    icon: str = "s-sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +80,6 @@ def _has_expired(facts: Facts) -> Reason | None:
         return None
     text = "The worker that reaches it revokes it and does not run it."
     return Reason("expired", "It has expired", text, facts.expires, None, "revoked", "s-revoked")
-
-
-def _holder_gone(facts: Facts) -> Reason | None:
-    holder = facts.holder
-    if holder is None or holder.status != "offline":
-        return None
-    head = f"{plain(holder.hostname)}, which reserved it, is offline"
-    text = (
-        "It had not started, so its message is not acknowledged: the broker gives it to another worker, "
-        "RabbitMQ at once, Redis after the visibility timeout (an hour unless set)."
-    )
-    return Reason("worker offline", head, text, None, holder.pk, "offline", "s-offline")
 
 
 def _no_consumer(facts: Facts) -> Reason | None:
@@ -275,7 +251,8 @@ TESTS: tuple[Callable[[Facts], Reason | None], ...] = (
     _blind,
     _is_revoked,
     _has_expired,
-    _holder_gone,
+    holding.holder_gone,
+    holding.chord,
     _is_gone,
     _no_consumer,
     _not_registered,
@@ -285,6 +262,7 @@ TESTS: tuple[Callable[[Facts], Reason | None], ...] = (
     _reserved,
     _all_busy,
     _solo,
+    holding.unacknowledged,
     _position,
 )
 # These say where it is, and not why it is still there.
@@ -329,6 +307,8 @@ def _unchecked(facts: Facts) -> list[Unchecked]:
             if who
             else Unchecked("which worker has it", "no worker said so; its message is not acknowledged")
         )
+    if facts.chord is not None and facts.chord.ended is None:
+        found.append(Unchecked("how many of the chord’s headers have ended", "its events name them abridged"))
     found += [_unasked(worker, facts) for worker in _silent(facts)]
     if facts.unread:
         found.append(

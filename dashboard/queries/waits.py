@@ -8,12 +8,13 @@ from typing import Any
 
 from django.db import connection
 
-from dashboard.queries import stalled, workers
+from dashboard.queries import chords, redelivery, stalled, workers
 from dashboard.queries.facts import Consumer, Facts, Place, Revoked
 from dashboard.queries.feed import freshness
 from dashboard.queries.reasons import Why, why
 from dashboard.queries.waiting import MOST
 from dashboard.queries.workers import MOST_RESERVED, WorkerView
+from dashboard.templatetags.words import duration_text
 from monitor import models, registered
 from monitor.records import PENDING, RECEIVED, WAITING
 
@@ -22,7 +23,7 @@ COUNTED = 15.0  # seconds for which a count of a queue's messages says something
 RECORDS = 200  # commands of Umbel's that are looked through, the newest
 _FIELDS = (
     *("uuid", "name", "state", "queue", "worker", "eta", "expires"),
-    *("first_seen_at", "received_at", "seen_at"),
+    *("first_seen_at", "received_at", "seen_at", "args", "kwargs"),
 )
 
 
@@ -45,6 +46,9 @@ def facts_of(uuid: str, now: float) -> Facts | None:
     left_out = {view.row.pk for view in near[READ:]}
     read = models.Worker.objects.filter(pk__in=[view.row.pk for view in near[:READ]])
     told = dict(read.values_list("pk", "details"))
+    details = next((told.get(view.row.pk) for view in near[:READ] if view.hostname == task.worker), None)
+    taken = task.received_at or task.seen_at if task.state == RECEIVED else None
+    timeout = redelivery.timeout_of(details)
     return Facts(
         now=now,
         state=task.state,
@@ -71,6 +75,9 @@ def facts_of(uuid: str, now: float) -> Facts | None:
         depth=fresh.feed.depths.get(task.queue) if is_counted else None,
         depth_at=fresh.feed.depths_at,
         seen_at=task.seen_at,
+        given_back=taken + timeout.seconds if taken and fresh.feed.transport == "redis" else None,
+        timeout=f"{duration_text(timeout.seconds)}, {timeout.words}",
+        chord=chords.of_unlock(task, details),
     )
 
 

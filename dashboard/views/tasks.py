@@ -10,7 +10,7 @@ from dashboard import access
 from dashboard.forms.tasks import SORTS, SPAN_WORDS, task_filter
 from dashboard.fragments import Page, notes
 from dashboard.fragments.tasks import threshold_form, why_not_control
-from dashboard.queries import ladders, runs
+from dashboard.queries import chords, ladders, runs
 from dashboard.queries import notes as queries
 from dashboard.queries import task as one
 from dashboard.queries import tasks as many
@@ -41,6 +41,7 @@ def task(request: HttpRequest, uuid: str) -> HttpResponse:
     name = runs.name_of(uuid) if name is None else name
     if name is None:
         context = {"title": "Task not known", "uuid": uuid, "mentions": many.mentions(uuid)}
+        context["chord"] = chords.of_body(uuid)
         return render(request, "tasks/unknown.html", context, status=404)
     context = {
         **{"title": one.title(name, uuid), "uuid": uuid},
