@@ -353,13 +353,28 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-@pytest.fixture(scope="module")
-def cluster(valkey: valkey_server.Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A worker of each pool."""
-    from tests.clusters import one_of_each_pool
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A worker of each pool on a broker of their own: leave them as they were.
 
-    with one_of_each_pool(valkey.url, tmp_path_factory.mktemp("workers")) as found:
-        yield found
+    They run from the first test that is ``watched`` to the last one in a row (``pytest_runtest_teardown``).
+    """
+    from tests.clusters import Cluster
+
+    folder = tmp_path_factory.mktemp("workers")
+    server = _start_valkey(folder / "valkey")
+    found = Cluster(server.url, folder)
+    yield found
+    found.down()
+    server.stop()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Workers that the next test does not ask are ended: they would be heard, and cost time."""
+    on = "watched"
+    if on in getattr(item, "fixturenames", ()) and on not in getattr(nextitem, "fixturenames", ()):
+        item.funcargs["cluster"].down()  # type: ignore[attr-defined]
 
 
 @pytest.fixture

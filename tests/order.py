@@ -15,15 +15,18 @@ from typing import Any
 
 import pytest
 
-# Files that share one costly server are run by one process.
-TOGETHER = {
-    f"tests/test_{name}.py": "rabbitmq" for name in ("source", "queues", "losses_live", "control_transports")
+# Files that share a costly server, or workers of every pool, are run by one process.
+_SHARED = {
+    "rabbitmq": ("source", "queues", "losses_live", "control_transports"),
+    "pools": ("control_live", "control_pools_live", "ladders_live", "abort_live"),
+    "more pools": ("control_workers_live", "revokes_live", "stamps_live", "keeping_live"),
 }
+TOGETHER = {f"tests/test_{name}.py": shared for shared, names in _SHARED.items() for name in names}
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Live tests come first, so that no long file is left over at the end.
+    """Live tests come first, so that no long file is left over at the end; those on each pool in a row.
 
     Browsers come last: once Playwright runs, its loop stays in this thread, and no other can run there.
     """
@@ -33,8 +36,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     def place(item: pytest.Item) -> int:
         if item.get_closest_marker("browser"):
+            return 3
+        if not item.get_closest_marker("live"):
             return 2
-        return 0 if item.get_closest_marker("live") else 1
+        return 0 if "watched" in getattr(item, "fixturenames", ()) else 1
 
     items.sort(key=place)
 

@@ -111,3 +111,15 @@ def mark(url: str, key: str) -> int:
 
     with redis.Redis.from_url(url) as client:
         return int(client.incr(key))
+
+
+@app.task(name="shop.gated")
+def gated(url: str, gate: str) -> int:
+    """Says that it is in, and runs until the gate is opened."""
+    import redis
+
+    with redis.Redis.from_url(url) as client:
+        turn = int(client.incr(f"{gate}-in"))
+        while not client.exists(gate):
+            time.sleep(0.02)
+        return turn

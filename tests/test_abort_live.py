@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -14,48 +13,73 @@ from celery.contrib.abortable import AbortableAsyncResult
 
 from monitor import broker as broker_module
 from monitor.broker import Broker
-from monitor.control import inspect_worker
 from monitor.control.revokes.aborting import expires_of
 from monitor.models import Task, Worker
-from tests.clusters import PREFORK, THREADS, Cluster, ask, proved, refused, state_of
+from tests import clusters
+from tests.clusters import (
+    ON_EACH_POOL,
+    POOLS,
+    PREFORK,
+    SOLO,
+    Cluster,
+    ask,
+    every_pool,
+    proved,
+    refused,
+    state_of,
+)
 from tests.conftest import wait_until
 
-pytestmark = [
-    pytest.mark.live,
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.usefixtures("watched"),
-]
+pytestmark = ON_EACH_POOL
 
 
 @pytest.fixture
-def told(cluster: Cluster, watched: Cluster) -> Iterator[redis.Redis]:
-    """Workers' rows as a thorough look makes them."""
-    for worker in (PREFORK, THREADS):
-        found = inspect_worker(worker, full=True)
-        assert found is not None
-        Worker.objects.filter(hostname=worker).update(
-            details={"registered": found.registered, "conf": found.conf, "stats": found.stats}
-        )
-    client = redis.Redis.from_url(cluster.url)
-    yield client
-    client.close()
+def told(cluster: Cluster, watched: Cluster) -> redis.Redis:
+    clusters.told(*POOLS)
+    return cluster.client
 
 
 def key(uuid: str) -> str:
     return f"celery-task-meta-{uuid}"
 
 
-@pytest.mark.parametrize("worker", [PREFORK, THREADS])
+@every_pool
 def test_a_task_that_asks_stops_and_its_end_is_seen(cluster: Cluster, told: redis.Redis, worker: str) -> None:
+    if worker == SOLO:
+        # Its start is told when it has ended, so that Umbel never knows it to run.
+        uuid = cluster.start("shop.patient", worker, 1)
+        wait_until(lambda: state_of(uuid) == "PENDING", 5)
+        assert refused("abort", uuid) == (
+            f"shop.patient {uuid}: This task is not running: revoke it instead. Or it runs on {SOLO}: a solo "
+            "worker tells of a task only when it has ended."
+        )
+        cluster.ended(uuid, "SUCCESS")
+        assert json.loads(told.get(key(uuid)) or b"")["result"] == "whole"
+        return
     uuid = cluster.running(worker, 30, name="shop.patient")
     record = ask("abort", uuid)
     assert record.replies == [
         {"worker": "the result backend", "outcome": "ok", "text": "ABORTED written for 1"}
     ]
-    wait_until(lambda: state_of(uuid) == "SUCCESS", 10)
-    record = proved(record, 20)
-    assert (record.effect, record.seen[0]["text"]) == ("verified", "It ended: SUCCESS.")
+    record = proved(record)
+    assert (record.effect, record.evidence) == (
+        "verified",
+        "the result backend answered. It ended: SUCCESS.",
+    )
     assert json.loads(told.get(key(uuid)) or b"")["result"] == "stopped midway"
+
+
+@every_pool
+def test_a_task_that_would_never_ask_or_has_ended_is_refused(
+    cluster: Cluster, told: redis.Redis, worker: str
+) -> None:
+    with cluster.busy(worker, 1) as (uuid,):
+        if worker == SOLO:
+            wait_until(lambda: state_of(uuid) == "PENDING", 5)
+        no = f"shop.gated is no AbortableTask on {worker}: it would never ask."
+        assert (f"runs on {SOLO}" if worker == SOLO else no) in refused("abort", uuid)
+        assert told.get(key(uuid)) is None
+    assert refused("abort", uuid) == f"shop.gated {uuid}: This task has already ended."
 
 
 def test_what_is_written_is_what_celery_writes(cluster: Cluster, told: redis.Redis) -> None:
@@ -77,6 +101,7 @@ def test_what_is_written_is_what_celery_writes(cluster: Cluster, told: redis.Red
     assert message["data"] == written
     heard.close()
     assert AbortableAsyncResult(ours, app=cluster.app).is_aborted()
+    Task.objects.filter(uuid=ours).update(state="SUCCESS")  # nobody runs it: nothing more is to be seen
 
 
 def test_a_key_that_is_there_keeps_its_time_to_live(cluster: Cluster, told: redis.Redis) -> None:
@@ -87,7 +112,7 @@ def test_a_key_that_is_there_keeps_its_time_to_live(cluster: Cluster, told: redi
 
 
 def test_an_end_is_never_overwritten(cluster: Cluster, told: redis.Redis) -> None:
-    uuid = cluster.running(PREFORK, 3, name="shop.patient")
+    uuid = cluster.running(PREFORK, 1, name="shop.patient")
     told.set(key(uuid), '{"status": "FAILURE", "result": null}')
     assert "the result backend says FAILURE" in refused("abort", uuid)
     assert broker_module.current().abort(uuid, 60) == "FAILURE"

@@ -13,7 +13,7 @@ from monitor import broker as broker_module
 from monitor.broker import Broker
 from monitor.control import SIGNALS, Actor, Command, Refused, capabilities, perform, recover
 from monitor.control.asking import Unreachable
-from monitor.control.inspecting import Seen, _task, pool_size
+from monitor.control.inspecting import Seen, _task, has_grown, pool_size
 from monitor.control.kinds import KINDS, checked, judge
 from monitor.control.orders import Order
 from monitor.control.verifying import Finding, Grade, Verdict
@@ -92,7 +92,11 @@ def test_the_same_target_twice_is_one() -> None:
         ),
         ({"pool": "threads"}, "any"),
         ({"pool": "celery.concurrency.thread:TaskPool"}, "any"),
-        ({"pool": "solo", "details": {"conf": {"worker_pool_restarts": True}}}, "pool_restart any"),
+        ({"pool": "solo", "details": {"conf": {"worker_pool_restarts": True}}}, "any"),
+        (
+            {"pool": "gevent", "details": {"conf": {"worker_pool_restarts": True}}},
+            "terminate pool_grow pool_shrink any",
+        ),
         ({"pool": "gevent"}, "terminate pool_grow pool_shrink any"),
         ({"pool": ""}, "any"),
         ({"pool": "acme.pool:Pool"}, "any"),
@@ -118,6 +122,12 @@ def test_a_pool_is_counted_by_its_processes_not_by_its_word() -> None:
     assert pool_size({"pool": {"max-concurrency": 4, "processes": []}}) == 0
     assert pool_size({"pool": {"max-concurrency": 4}}) == 4
     assert pool_size({}) is None
+
+
+def test_a_pool_has_grown_when_it_has_more_processes_than_it_was_started_with() -> None:
+    assert has_grown({"pool": {"max-concurrency": 1, "processes": [1, 2]}})
+    assert not has_grown({"pool": {"max-concurrency": 2, "processes": [1, 2]}})
+    assert not has_grown({"pool": {"max-concurrency": 2}}) and not has_grown({}) and not has_grown(None)
 
 
 def test_real_arguments_are_hidden_and_cut() -> None:

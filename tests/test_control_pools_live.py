@@ -1,34 +1,35 @@
-"""Grow, shrink, autoscale and terminate against a real worker of each pool: what they did, or why not."""
+"""What changes or ends in the pool of a worker, on each pool: what was done and seen of it, or why not."""
 
 from __future__ import annotations
 
-import pytest
+import time
+from concurrent.futures import ThreadPoolExecutor
 
-from monitor.control import inspect_worker
-from monitor.control.inspecting import stats_of
-from monitor.models import Task, Worker
+import pytest
+from django.db import connections
+
+from monitor.control import Refused, inspect_worker, perform
+from monitor.control.workers import waiting
+from monitor.models import ControlRecord, WaitingShrink, Worker
 from tests.clusters import (
     GEVENT,
-    POOLS,
+    ON_EACH_POOL,
+    OPERATOR,
     PREFORK,
     SCALED,
     SOLO,
     THREADS,
     Cluster,
     ask,
+    every_pool,
     proved,
     refused,
     state_of,
+    told,
 )
 from tests.conftest import wait_until
 
-pytestmark = [
-    pytest.mark.live,
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.usefixtures("watched"),
-]
-
-every_pool = pytest.mark.parametrize("worker", POOLS, ids=lambda name: name.partition("@")[0])
+pytestmark = ON_EACH_POOL
 
 # Why not; '' where it can be done.
 RESIZE = {
@@ -65,8 +66,7 @@ def test_a_pool_grows_and_shrinks_or_says_why_not(cluster: Cluster, worker: str)
     record = proved(ask("pool_shrink", worker, to=before))
     assert record.effect == "verified", record.evidence
     assert cluster.size(worker) == before
-    uuid = cluster.start("shop.add", worker, 1, 2)
-    wait_until(lambda: state_of(uuid) == "SUCCESS", 10, what="a task after the resize")
+    cluster.works(worker)
 
 
 @every_pool
@@ -80,6 +80,93 @@ def test_a_pool_that_can_shrink_keeps_one_and_refuses_the_last(cluster: Cluster,
     assert record.effect == "verified", record.evidence
     assert f"one {SLOT[worker]} left" in refused("pool_shrink", worker, n=1)
     assert proved(ask("pool_grow", worker, to=before)).effect == "verified"
+
+
+def test_shrinks_at_the_same_time_cannot_empty_a_pool(cluster: Cluster) -> None:
+    def shrink(_: int) -> str:
+        try:
+            return str(ask("pool_shrink", PREFORK, n=2).arguments["n"])
+        except Refused as refusal:
+            return str(refusal)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(shrink, range(4)))
+    assert answers.count("2") == 1, answers
+    wait_until(lambda: not ControlRecord.objects.filter(completed_at=None).exists(), 15)
+    assert cluster.size() == 1
+    assert proved(ask("pool_grow", PREFORK, n=2)).effect == "verified"
+    assert cluster.size() == 3
+
+
+@every_pool
+def test_a_shrink_waits_for_an_idle_slot_or_is_refused_at_once(cluster: Cluster, worker: str) -> None:
+    told(worker)
+    if RESIZE[worker]:
+        with pytest.raises(Refused, match=RESIZE[worker]):
+            waiting.shrink_when_free(worker, 1, 900, OPERATOR)
+        assert not WaitingShrink.objects.exists()
+        return
+    size = cluster.size(worker)
+    with cluster.busy(worker):
+        waiting.shrink_when_free(worker, size - 1, 900, OPERATOR, "less memory")
+        (noted,) = ControlRecord.objects.all()
+        assert noted.evidence == (
+            f"Nothing is sent yet: Umbel waits until 1 slot is idle on {worker}, for 15 min at the most."
+        )
+        assert waiting.look(perform, time.time()) == 1
+        assert cluster.size(worker) == size
+    wait_until(lambda: waiting.look(perform, time.time()) == 0, 10, what="the shrink")
+    assert WaitingShrink.objects.get().ended == (
+        f"Sent when {size} slots were idle; the audit log has what came of it."
+    )
+    record = proved(ControlRecord.objects.get(command="pool_shrink"))
+    assert (record.effect, record.evidence) == (
+        "verified",
+        f"{worker} answered. {size} → {size - 1} {SLOTS[worker]}.",
+    )
+    assert record.reason.endswith("less memory") and cluster.size(worker) == size - 1
+    assert proved(ask("pool_grow", worker, to=size)).effect == "verified"
+
+
+@every_pool
+def test_a_pool_is_restarted_and_works_or_it_is_said_why_not(cluster: Cluster, worker: str) -> None:
+    if worker not in (PREFORK, SCALED):
+        # Measured: Celery says "reload started", and the same threads and greenlets go on.
+        kind = Worker.objects.get(hostname=worker).pool
+        assert refused("pool_restart", worker) == (
+            f"A {kind} pool has no processes of its own: Celery would say yes and restart nothing. "
+            f"Restart {worker} itself."
+        )
+        return
+    before = cluster.size(worker)
+    record = ask("pool_restart", worker)
+
+    def replaced() -> bool:
+        """Measured: a process goes when it next takes a task."""
+        for _ in range(2 * before):
+            cluster.start("shop.nap", worker, 0.05)
+        cluster.works(worker)
+        record.refresh_from_db()
+        return record.completed_at is not None
+
+    wait_until(replaced, 15, what="the restart")
+    assert (record.effect, record.evidence) == (
+        "verified",
+        f"{worker} answered. {before} old pool processes are gone, {before} new ones work.",
+    )
+    assert cluster.size(worker) == before
+
+
+@every_pool
+def test_a_pool_that_may_not_restart_says_which_setting_is_missing(worker: str) -> None:
+    Worker.objects.filter(hostname=worker).update(details={"conf": {}})
+    why = "no processes of its own" if worker not in (PREFORK, SCALED) else "without worker_pool_restarts"
+    assert why in refused("pool_restart", worker)
+    if worker in (PREFORK, SCALED):
+        Worker.objects.filter(hostname=worker).update(details={})
+        assert "not known yet" in refused("pool_restart", worker)
 
 
 @every_pool
@@ -98,17 +185,17 @@ def test_autoscale_limits_are_set_where_there_is_an_autoscaler(worker: str) -> N
 def test_a_running_task_is_terminated_or_it_is_said_why_not(cluster: Cluster, worker: str) -> None:
     if worker == SOLO:
         # Measured: it keeps its events back until the task has ended, and at work it answers nobody.
-        Worker.objects.filter(hostname=worker).update(queues=["wire-s"])
-        uuid = cluster.start("shop.nap", worker, 4)
-        wait_until(lambda: stats_of(worker, 0.3) is None, 10, what="the task's start")
-        wait_until(lambda: Task.objects.filter(uuid=uuid).update(queue="wire-s"), 5)
-        assert state_of(uuid) == "PENDING"
-    else:
-        uuid = cluster.running(worker, 3 if TERMINATE[worker] else 60)
-    if why := TERMINATE[worker]:
-        assert why in refused("terminate", uuid)
-        wait_until(lambda: state_of(uuid) == "SUCCESS", 15, what="its own end")
+        with cluster.busy(worker) as (uuid,):
+            wait_until(lambda: state_of(uuid) == "PENDING", 5)
+            assert TERMINATE[worker] in refused("terminate", uuid)
+        assert state_of(uuid) == "SUCCESS"
         return
+    if why := TERMINATE[worker]:
+        with cluster.busy(worker, 1) as (uuid,):
+            assert why in refused("terminate", uuid)
+        assert state_of(uuid) == "SUCCESS"
+        return
+    uuid = cluster.running(worker, 60)
     record = proved(ask("terminate", uuid), 20)
     assert record.effect == "verified", record.evidence
     assert record.evidence.startswith(f"{worker} answered. Gone from {worker}")
@@ -116,8 +203,7 @@ def test_a_running_task_is_terminated_or_it_is_said_why_not(cluster: Cluster, wo
     assert found is not None and uuid not in [task["id"] for task in found.active or []]
     assert state_of(uuid) in ("REVOKED", "SUCCESS")
     assert "has ended already" in refused("terminate", uuid)
-    after = cluster.start("shop.add", worker, 1, 2)
-    wait_until(lambda: state_of(after) == "SUCCESS", 15, what="a task after the terminate")
+    cluster.works(worker)
 
 
 @every_pool

@@ -1,14 +1,16 @@
-"""Limits, queues, events, pools and shutdown against a real worker of each pool, success and refusal."""
+"""Limits, queues, events and ping against a real worker of each pool, success and refusal."""
 
 from __future__ import annotations
 
 import pytest
 
-from monitor.control.inspecting import limits_on, queues_of, stats_of
-from monitor.models import Worker
+from monitor.control.inspecting import limits_on, queues_of
+from monitor.models import Task, Worker
 from tests.clusters import (
     BEAT,
+    GEVENT,
     HOST,
+    ON_EACH_POOL,
     POOLS,
     PREFORK,
     SCALED,
@@ -16,20 +18,14 @@ from tests.clusters import (
     THREADS,
     Cluster,
     ask,
+    every_pool,
     proved,
     refused,
     row_of,
-    state_of,
 )
 from tests.conftest import wait_until
 
-pytestmark = [
-    pytest.mark.live,
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.usefixtures("watched"),
-]
-
-every_pool = pytest.mark.parametrize("worker", POOLS, ids=lambda name: name.partition("@")[0])
+pytestmark = ON_EACH_POOL
 
 
 def limits(worker: str, task: str = "shop.add") -> dict[str, str]:
@@ -43,15 +39,42 @@ def test_a_rate_limit_is_set_seen_and_taken_off(worker: str) -> None:
     assert limits(worker)["rate_limit"] == "7/m"
     record = proved(ask("rate_limit", worker, task="shop.add", rate="0/s"))
     assert (record.effect, record.seen[0]["text"]) == ("verified", "rate limit 7/m → none"), record.evidence
+    assert refused("rate_limit", worker, task="shop.ad", rate="1/s").startswith(
+        f"{worker} has no task 'shop.ad'. It has shop.add"
+    )
+    assert limits(worker)["rate_limit"] == "0"
+
+
+def test_a_rate_limit_holds_on_every_pool(cluster: Cluster) -> None:
+    for worker in POOLS:
+        assert proved(ask("rate_limit", worker, task="shop.mark", rate="4/s")).effect == "verified"
+    sent = {worker: [cluster.marking(worker) for _ in range(5)] for worker in POOLS}
+    for worker, uuids in sent.items():
+        for uuid in uuids:
+            cluster.ended(uuid, "SUCCESS")
+        rows = Task.objects.filter(uuid__in=uuids).values_list("marks", flat=True)
+        began = sorted(mark[4] for marks in rows for mark in marks if mark[0] == "started")
+        # Five at four a second: one at once, and each of the others a quarter later.
+        assert began[-1] - began[0] > 0.9, (worker, began)
+        assert proved(ask("rate_limit", worker, task="shop.mark", rate="0")).effect == "verified"
+
+
+LATER = "once it has connected to the broker anew or restarted its pool; a restart of the worker forgets it."
+ENFORCED = {
+    PREFORK: f"enforces that {LATER}",
+    SCALED: f"enforces that {LATER}",
+    GEVENT: f"enforces the hard one alone (a gevent pool knows no soft limit), {LATER}",
+    THREADS: "never enforces them: a threads pool cannot end a task that runs too long.",
+    SOLO: "never enforces them: a solo pool cannot end a task that runs too long.",
+}
 
 
 @every_pool
 def test_time_limits_keep_the_one_that_was_not_named_and_claim_no_more_than_is_true(worker: str) -> None:
     record = proved(ask("time_limit", worker, task="shop.nap", soft="30", hard="60"))
-    assert record.effect == "partly", record.evidence
-    assert (
-        "It says soft 30 s, hard 60 s, and enforces that once it has connected to the broker anew"
-        in record.evidence
+    assert (record.effect, record.evidence) == (
+        "partly",
+        f"{worker} answered. It says soft 30 s, hard 60 s, and {ENFORCED[worker]}",
     )
     record = proved(ask("time_limit", worker, task="shop.nap", soft="20"))
     told = limits(worker, "shop.nap")
@@ -62,6 +85,27 @@ def test_time_limits_keep_the_one_that_was_not_named_and_claim_no_more_than_is_t
     assert not {"soft_time_limit", "time_limit"} & limits(worker, "shop.nap").keys()
 
 
+def test_time_limits_are_enforced_where_the_receipt_says_so(cluster: Cluster) -> None:
+    for worker in POOLS:
+        proved(ask("time_limit", worker, task="shop.nap", soft="0.5", hard="1"))
+    # Not yet: as the receipt says.
+    naps = [cluster.start("shop.nap", worker, 1.3) for worker in POOLS]
+    for uuid in naps:
+        cluster.ended(uuid, "SUCCESS")
+    restart = {"destination": list(POOLS), "reply": True, "limit": len(POOLS)}
+    cluster.app.control.broadcast("pool_restart", {"reload": False}, **restart)
+    naps = [cluster.start("shop.nap", worker, 1.6) for worker in POOLS]
+    why = dict.fromkeys((PREFORK, SCALED), "SoftTimeLimitExceeded") | {GEVENT: "TimeLimitExceeded"}
+    for worker, uuid in zip(POOLS, naps, strict=True):
+        cluster.ended(uuid, "FAILURE" if worker in why else "SUCCESS")
+        result = cluster.app.AsyncResult(uuid).result
+        assert type(result).__name__ == why.get(worker, "float"), (worker, result)
+        proved(ask("time_limit", worker, task="shop.nap", soft="", hard=""))
+    cluster.app.control.broadcast("pool_restart", {"reload": False}, **restart)
+    for worker in POOLS:
+        cluster.works(worker)
+
+
 @every_pool
 def test_a_queue_is_consumed_and_no_longer_and_the_last_one_is_asked_about(
     cluster: Cluster, worker: str
@@ -70,7 +114,7 @@ def test_a_queue_is_consumed_and_no_longer_and_the_last_one_is_asked_about(
     record = proved(ask("add_consumer", worker, queue=f"{own}.more"))
     assert record.effect == "verified", record.evidence
     uuid = str(cluster.app.send_task("shop.add", (1, 2), queue=f"{own}.more").id)
-    wait_until(lambda: state_of(uuid) == "SUCCESS", 10)
+    cluster.ended(uuid, "SUCCESS")
     assert "consumes" in refused("add_consumer", worker, queue=f"{own}.more")
     record = proved(ask("cancel_consumer", worker, queue=f"{own}.more"))
     assert (record.effect, record.seen[0]["text"]) == ("verified", f"It consumes {own}."), record.evidence
@@ -88,44 +132,33 @@ def test_the_last_queue_goes_when_it_is_meant(cluster: Cluster) -> None:
     assert proved(ask("add_consumer", THREADS, queue="wire-t")).effect == "verified"
 
 
-@every_pool
-def test_a_pool_is_restarted_and_tasks_run_afterwards(cluster: Cluster, worker: str) -> None:
-    record = proved(ask("pool_restart", worker), 30)
-    if worker in (PREFORK, SCALED):
-        # Measured: Celery says "reload started", replaces one idle process, and the rest as they take tasks.
-        assert record.effect in ("verified", "partly"), record.evidence
-        assert "old pool process" in record.evidence
-    else:
-        assert record.effect == "partly", record.evidence
-        assert "no processes of its own" in record.evidence
-    uuid = cluster.start("shop.add", worker, 1, 2)
-    wait_until(lambda: state_of(uuid) == "SUCCESS", 15)
-
-
-def test_a_pool_that_may_not_restart_says_which_setting_is_missing() -> None:
-    Worker.objects.filter(hostname=PREFORK).update(details={"conf": {}})
-    assert "without worker_pool_restarts" in refused("pool_restart", PREFORK)
-    Worker.objects.filter(hostname=PREFORK).update(details={})
-    assert "not known yet" in refused("pool_restart", PREFORK)
-
-
-@every_pool
-def test_events_that_e_turned_on_cannot_be_turned_off_and_it_is_said(
-    cluster: Cluster, worker: str, monkeypatch: pytest.MonkeyPatch
+def test_events_that_e_turned_on_cannot_be_turned_off_on_any_pool_and_it_is_said(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("monitor.control.performing.VERIFY_WITHIN", 4.0)
-    record = ask("disable_events", worker)
-    assert record.replies[0]["text"]
-    uuids: list[str] = []
+    monkeypatch.setattr("monitor.control.performing.VERIFY_WITHIN", 3.0)
+    record = ask("disable_events", *POOLS)
+    assert {one["text"] for one in record.replies} == {"task events already disabled"}
 
     def still_told() -> bool:
-        uuids.append(cluster.start("shop.add", worker, 1, 2))
+        for worker in POOLS:
+            cluster.start("shop.add", worker, 1, 2)
         record.refresh_from_db()
         return record.completed_at is not None
 
     wait_until(still_told, 15, every=0.5)
     assert record.effect == "none", record.evidence
-    assert "started with -E" in record.evidence
+    assert {(one["target"], one["seen"], one["text"]) for one in record.seen} == {
+        (worker, False, "Task events still come: it was started with -E, which this cannot undo.")
+        for worker in POOLS
+    }
+
+
+@every_pool
+def test_events_are_switched_on_and_the_first_one_is_waited_for(cluster: Cluster, worker: str) -> None:
+    record = ask("enable_events", worker)
+    cluster.works(worker)
+    record = proved(record)
+    assert (record.effect, record.evidence) == ("verified", f"{worker} answered. It sends task events.")
 
 
 @every_pool
@@ -134,6 +167,8 @@ def test_a_ping_is_answered(worker: str) -> None:
     assert (record.effect, record.evidence) == ("verified", f"{worker} answered. It answered."), (
         record.evidence
     )
+    Worker.objects.filter(hostname=worker).update(status="offline", reason="said goodbye")
+    assert refused("ping", worker) == f"{worker} is offline (said goodbye): it cannot be asked."
 
 
 def test_a_ping_of_several_names_the_one_that_is_silent(cluster: Cluster) -> None:
@@ -163,46 +198,12 @@ def test_what_celery_takes_and_should_not_is_refused_here(
     assert words in refused(name, PREFORK, **given)
 
 
-@every_pool
-def test_a_worker_is_shut_down_when_its_work_is_done(cluster: Cluster, worker: str) -> None:
-    guest = f"guest-{worker}"
-    cluster.launch(guest, like=worker)
-    row_of(guest, like=worker)
-    try:
-        cluster.answers(guest)
-        record = proved(ask("shutdown", guest), 30)
-        assert record.effect == "verified", record.evidence
-        assert record.evidence.startswith(f"Sent to {guest}; a shutdown is never answered.")
-        wait_until(lambda: not cluster.processes[guest].running(), 20)
-        assert "is offline" in refused("shutdown", guest)
-    finally:
-        cluster.processes.pop(guest).stop()
-
-
-def test_a_shutdown_waits_for_what_runs_and_says_so(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("monitor.control.performing.VERIFY_WITHIN", 3.0)
-    guest = f"guest@{HOST}"
-    cluster.launch(guest, like=PREFORK)
-    row_of(guest, like=PREFORK)
-    try:
-        cluster.answers(guest)
-        uuid = cluster.running(guest, 8)
-        record = proved(ask("shutdown", guest), 30)
-        assert record.effect == "partly", record.evidence
-        assert "It is stopping: 1 task was still running there" in record.evidence
-        wait_until(lambda: not cluster.processes[guest].running(), 30)
-        assert state_of(uuid) in ("SUCCESS", "STARTED"), (
-            "the end may have been said after the goodbye, or not"
-        )
-    finally:
-        cluster.processes.pop(guest).stop()
-
-
 def test_a_solo_worker_at_work_hears_nothing_until_it_is_done(cluster: Cluster) -> None:
-    cluster.start("shop.nap", SOLO, 5)
-    wait_until(lambda: stats_of(SOLO, 0.3) is None, 10, what="the task's start")
-    assert "did not answer within 2 s" in refused("rate_limit", SOLO, task="shop.add", rate="1/s")
-    wait_until(lambda: stats_of(SOLO, 1.0), 10)
+    with cluster.busy(SOLO):
+        assert "did not answer within 2 s" in refused("rate_limit", SOLO, task="shop.add", rate="1/s")
+        record = proved(ask("ping", SOLO))
+        assert (record.effect, record.evidence) == (
+            "none",
+            f"{SOLO} did not answer. It did not answer: it may be gone, or a solo worker at work.",
+        )
     assert proved(ask("rate_limit", SOLO, task="shop.add", rate="0")).effect == "verified"

@@ -7,36 +7,42 @@ from collections.abc import Iterator
 
 import pytest
 
-from monitor.control import Actor, Command, Refused, inspect_worker, perform, plan
+from monitor.control import Actor, Command, Refused, perform, plan
 from monitor.control.inspecting import seen_on, stats_of
 from monitor.control.revokes import ladders
 from monitor.control.revokes.here import began, lives, why_not_here
 from monitor.control.revokes.ladders import Climber, Rung
 from monitor.models import ControlRecord, Ladder, Task, Worker
-from tests.clusters import GEVENT, OPERATOR, PREFORK, SOLO, THREADS, Cluster, ask, proved, refused, state_of
+from tests import clusters
+from tests.clusters import (
+    GEVENT,
+    ON_EACH_POOL,
+    OPERATOR,
+    PREFORK,
+    SCALED,
+    SOLO,
+    THREADS,
+    Cluster,
+    ask,
+    proved,
+    queue_of,
+    refused,
+    state_of,
+)
 from tests.conftest import wait_until
 
-pytestmark = [
-    pytest.mark.live,
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.usefixtures("watched"),
-]
+pytestmark = ON_EACH_POOL
 
 
 @pytest.fixture(autouse=True)
 def told(cluster: Cluster, watched: Cluster) -> Iterator[None]:
-    for worker in (PREFORK, THREADS, GEVENT):
-        found = inspect_worker(worker, full=True)
-        assert found is not None
-        Worker.objects.filter(hostname=worker).update(
-            details={"registered": found.registered, "conf": found.conf, "stats": found.stats}
-        )
+    clusters.told(PREFORK, SCALED, THREADS, GEVENT)
     yield
     wait_until(lambda: cluster.size() == 3, 20)
 
 
-def process_of(uuid: str) -> int:
-    pid = seen_on([PREFORK])[PREFORK].pids[uuid]
+def process_of(uuid: str, worker: str = PREFORK) -> int:
+    pid = seen_on([worker])[worker].pids[uuid]
     assert isinstance(pid, int)
     return pid
 
@@ -89,9 +95,10 @@ def test_a_worker_forgets_a_task_with_the_first_signal(cluster: Cluster) -> None
 # The ladder
 
 
-def test_it_stops_at_the_step_that_ends_the_task(cluster: Cluster) -> None:
-    uuid = cluster.running(PREFORK, 60, name="shop.goes_on")
-    pid = process_of(uuid)
+@pytest.mark.parametrize("worker", [PREFORK, SCALED], ids=queue_of)
+def test_it_stops_at_the_step_that_ends_the_task(cluster: Cluster, worker: str) -> None:
+    uuid = cluster.running(worker, 60, name="shop.goes_on")
+    pid = process_of(uuid, worker)
     ladder = ladders.start(uuid, 2, OPERATOR, "stuck since noon")
     assert ladders.start(uuid, 2, OPERATOR, "a second click").pk == ladder.pk
     assert ladder.rungs == [
@@ -116,7 +123,7 @@ def test_it_stops_at_the_step_that_ends_the_task(cluster: Cluster) -> None:
     ]
     assert records[1].reason == "Step 2 of 3. stuck since noon"
     assert proved(records[1]).effect == "verified"
-    wait_until(lambda: pid not in (seen_on([PREFORK])[PREFORK].processes or {pid}), 10)
+    wait_until(lambda: pid not in (seen_on([worker])[worker].processes or {pid}), 10)
 
 
 def test_a_task_that_ends_by_the_first_step_is_hit_no_more(cluster: Cluster) -> None:
@@ -172,12 +179,16 @@ def test_abort_is_the_first_step_where_the_task_asks(cluster: Cluster) -> None:
 
 def test_where_no_second_step_exists_it_is_said_and_refused(cluster: Cluster) -> None:
     for worker, why in ((THREADS, "threads pool cannot stop"), (GEVENT, "its greenlet is killed")):
-        uuid = cluster.running(worker, 3)
-        task, row = Task.objects.get(uuid=uuid), Worker.objects.get(hostname=worker)
-        assert not plan(task, row).offered and why in plan(task, row).why
-        with pytest.raises(Refused, match="There is no second step"):
+        with cluster.busy(worker, 1) as (uuid,):
+            task, row = Task.objects.get(uuid=uuid), Worker.objects.get(hostname=worker)
+            assert not plan(task, row).offered and why in plan(task, row).why
+            with pytest.raises(Refused, match=f"There is no second step: .*{why}.* Nothing was sent."):
+                ladders.start(uuid, 5, OPERATOR, "")
+    with cluster.busy(SOLO, 1) as (uuid,):
+        wait_until(lambda: state_of(uuid) == "PENDING", 5)
+        with pytest.raises(Refused, match=f"it is PENDING. Nothing was sent. Or it runs on {SOLO}"):
             ladders.start(uuid, 5, OPERATOR, "")
-    uuid = cluster.running(PREFORK, 3)
+    uuid = cluster.running(PREFORK, 1)
     task, row = Task.objects.get(uuid=uuid), Worker.objects.get(hostname=PREFORK)
     row.hostname = "wire-p@elsewhere"
     found = plan(task, row)
@@ -208,5 +219,4 @@ def test_only_the_process_that_was_meant_is_signalled(cluster: Cluster) -> None:
     assert why_not_here(PREFORK, {**stats, "pid": 1})
     assert why_not_here(PREFORK, stats) == ""
     assert why_not_here(SOLO, {"pid": 5})
-    for one in (uuid, other):
-        ask("terminate", one, signal="SIGTERM")
+    proved(ask("terminate", uuid, other, signal="SIGTERM"))

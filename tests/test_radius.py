@@ -12,6 +12,7 @@ import redis
 from celery import Celery, chain, chord, group
 
 from dashboard.queries.radius import radius
+from dashboard.queries.radius import waits as waiting
 from dashboard.queries.stamps import hit as stamp_hit
 from monitor import broker as broker_module
 from monitor import messages
@@ -131,3 +132,21 @@ def test_a_message_that_nobody_can_read_is_counted_and_not_more(
     client.close()
     search = messages.find(broker_module.current(), ["u"], ["far"])
     assert all(one.stamps == {} for one in search.found)
+
+
+def test_what_a_pool_without_processes_has_reserved_is_told_before_a_revoke(app: Celery) -> None:
+    now = time.time()
+    for hostname, pool in (("p@h", "prefork"), ("t@h", "threads"), ("g@h", "gevent")):
+        Worker.objects.create(hostname=hostname, status="online", pool=pool, first_seen_at=now)
+    for number, (worker, eta) in enumerate(
+        [("p@h", None), ("t@h", None), ("t@h", now - 1), ("t@h", now + 60), ("g@h", None)]
+    ):
+        waits(f"r{number}", state="RECEIVED", worker=worker, eta=eta)
+    uuids = [f"r{number}" for number in range(5)]
+    heads = {one.head: one.text for one in waiting(uuids, radius(uuids, "revoke"))}
+    assert list(heads) == [
+        "2 are reserved by workers.",
+        "1 is with a gevent pool already.",
+        "2 are with threads pools already.",
+    ]
+    assert "runs what its worker has reserved" in heads["1 is with a gevent pool already."]

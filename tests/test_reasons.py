@@ -100,6 +100,13 @@ def first(facts: Facts) -> Reason:
         (replace(PENDING, live=False, workers=(at(status="unknown"),)), ["blind", "unexplained", "position"]),
         # A worker has it.
         (RECEIVED, ["unexplained", "held"]),
+        (replace(RECEIVED, workers=(at(is_revoked=True),)), ["revoked", "held"]),
+        # Threads and greenlets have it already; a task held for its ETA they have not.
+        (replace(RECEIVED, workers=(at(is_revoked=True, takes_at_once=True),)), ["revoked too late", "held"]),
+        (
+            replace(RECEIVED, eta=NOW + 90, workers=(at(is_revoked=True, takes_at_once=True),)),
+            ["revoked", "eta"],
+        ),
         (replace(RECEIVED, workers=(FULL,)), ["reserved"]),
         (replace(RECEIVED, workers=(at(size=0, busy=0),)), ["no process"]),
         (replace(RECEIVED, workers=(at(status="offline"),)), ["worker offline"]),

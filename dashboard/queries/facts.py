@@ -32,6 +32,7 @@ class Consumer:
     names: frozenset[str] | None = None  # task names; None, too, where they were not looked at
     rate_limit: str = ""  # of the task's name
     is_revoked: bool | None = None  # whether it lists the task
+    takes_at_once: bool = False  # gives its pool what it reserves, where no revoke reaches it
     size: int | None = None
     pool: str = ""  # its name, or the class path of one
     busy: int = 0  # by events

@@ -7,6 +7,7 @@ not be looked at is listed, so that silence never passes for "nothing".
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from dashboard.queries import redelivery
 from dashboard.queries.task import acks_late
 from dashboard.templatetags.words import plain
 from monitor import broker, messages, queues
-from monitor.control.capabilities import pool_kind
+from monitor.control.capabilities import TAKES_AT_ONCE, pool_kind
 from monitor.models import Task, Worker
 from monitor.records import ENDED, RECEIVED, STARTED
 from monitor.redact import DEFAULT
@@ -250,8 +251,10 @@ def _names(names: Sequence[str]) -> str:
 
 def waits(uuids: Sequence[str], found: Radius) -> list[Effect]:
     """Where tasks that would be revoked are now."""
-    rows = dict(Task.objects.filter(uuid__in=uuids[:COUNTED]).values_list("uuid", "state"))
-    reserved = sum(state == RECEIVED for state in rows.values())
+    rows = Task.objects.filter(uuid__in=uuids[:COUNTED], state=RECEIVED).values_list("worker", "eta")
+    held = list(rows)
+    taken = _taken(held)
+    reserved = len(held) - sum(taken.values())
     queued = sum(one.where == "queue" for one in found.found)
     effects = []
     if queued:
@@ -263,4 +266,16 @@ def waits(uuids: Sequence[str], found: Radius) -> list[Effect]:
         text = "It is discarded when its turn comes, an ETA’s too."
         many = "1 is reserved by a worker." if reserved == 1 else f"{reserved} are reserved by workers."
         effects.append(Effect(many, text, "received", "s-received"))
+    for kind, count in sorted(taken.items()):
+        those = f"1 is with a {kind} pool already" if count == 1 else f"{count} are with {kind} pools already"
+        text = "Such a pool runs what its worker has reserved as soon as a slot is free, revoked or not."
+        effects.append(Effect(f"{those}.", text))
     return effects
+
+
+def _taken(held: Sequence[tuple[str, float | None]]) -> Mapping[str, int]:
+    """How many of these reserved tasks no revoke reaches any more, by kind of pool."""
+    now = time.time()
+    rows = Worker.objects.filter(hostname__in={worker for worker, _ in held})
+    kinds = {row.hostname: kind for row in rows if (kind := pool_kind(row)) in TAKES_AT_ONCE}
+    return Counter(kinds[worker] for worker, eta in held if worker in kinds and (eta or 0.0) <= now)

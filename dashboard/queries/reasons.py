@@ -60,6 +60,11 @@ def _is_revoked(facts: Facts) -> Reason | None:
     if listing:
         others = [worker for worker in asked if worker.is_revoked is False]
         rest = f" {_names(others)} {_do(others)} not list it, and would run it." if others else ""
+        holder = facts.holder
+        if holder is not None and holder.takes_at_once and (facts.eta or 0.0) <= facts.now:
+            text = f"{by}{plain(holder.hostname)} has given it to its pool, which runs it all the same."
+            head = "Revoked, too late"
+            return Reason("revoked too late", head, text, None, holder.pk, "slow", "s-warn")
         lists = f"{_names(listing)} {_do(listing, 'lists', 'list')} it as revoked: dropped when reached."
         text = f"{by}{lists}{rest}"
         at = facts.revoked.at if facts.revoked else None

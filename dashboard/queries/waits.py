@@ -16,6 +16,7 @@ from dashboard.queries.waiting import MOST
 from dashboard.queries.workers import MOST_RESERVED, WorkerView
 from dashboard.templatetags.words import duration_text
 from monitor import models, registered
+from monitor.control.capabilities import TAKES_AT_ONCE, pool_kind
 from monitor.records import PENDING, RECEIVED, WAITING
 
 READ = 20  # workers whose answers are read: each may be long
@@ -103,6 +104,7 @@ def _consumer(
         names=registered.names(answers),
         rate_limit=registered.rate_limit(answers, task.name),
         is_revoked=task.uuid in revoked if isinstance(revoked, list) else None,
+        takes_at_once=pool_kind(view.row) in TAKES_AT_ONCE,
         size=view.size,
         pool=view.row.pool,
         # Who sends no task events shows nothing that runs; its heartbeats say how much does.

@@ -85,8 +85,8 @@ _CANNOT_RESIZE = {
 
 def pool_kind(worker: WorkerLike) -> str:
     """prefork, threads, solo, gevent or eventlet; '' when it is not known."""
-    told = _pool_details(worker).get("implementation")
-    text = str(worker.pool or told or "").lower()
+    # The details of many workers are not read for what their rows say already.
+    text = str(worker.pool or _pool_details(worker).get("implementation") or "").lower()
     return next((kind for kind, mark in _KINDS if mark in text), "")
 
 
@@ -98,6 +98,13 @@ _KINDS = (
     ("gevent", "gevent"),
     ("eventlet", "eventlet"),
 )
+
+
+# A worker looks whether a task is revoked when it gives it to its pool. Prefork does that when a process is
+# free, solo when it begins the task; these at once, so that what they have reserved runs all the same.
+# (Prefork gives one task too early, too, for each process that it grew by while tasks waited: kombu's
+# semaphore counts that growth twice until the pool has been idle.)
+TAKES_AT_ONCE = frozenset({"threads", "gevent", "eventlet"})
 
 
 def capabilities(worker: WorkerLike) -> Capabilities:
@@ -127,7 +134,7 @@ def capabilities(worker: WorkerLike) -> Capabilities:
             names.GROW: resize,
             names.SHRINK: _shrink(worker, resize),
             names.AUTOSCALE: _YES if scaled else Can(False, f"{name} was started without --autoscale."),
-            names.RESTART_POOL: _restart(worker),
+            names.RESTART_POOL: _restart(worker, kind),
         }
     )
 
@@ -139,7 +146,10 @@ def _shrink(worker: WorkerLike, resize: Can) -> Can:
     return resize
 
 
-def _restart(worker: WorkerLike) -> Can:
+def _restart(worker: WorkerLike, kind: str) -> Can:
+    if kind != "prefork":
+        why = f"A {kind} pool has no processes of its own: Celery would say yes and restart nothing."
+        return Can(False, f"{why} Restart {worker.hostname} itself.")
     details = worker.details if isinstance(worker.details, dict) else {}
     conf = details.get("conf")
     if not isinstance(conf, dict):

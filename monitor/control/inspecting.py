@@ -219,6 +219,13 @@ def processes(stats: Any) -> set[int] | None:
     return {pid for pid in listed if isinstance(pid, int)} if isinstance(listed, list) else None
 
 
+def has_grown(stats: Any) -> bool:
+    """Whether there are more pool processes than the worker was started with (``max-concurrency`` stays)."""
+    pool = stats.get("pool") if isinstance(stats, dict) else None
+    first = pool.get("max-concurrency") if isinstance(pool, dict) else None
+    return isinstance(first, int) and len(processes(stats) or ()) > first
+
+
 def _names(queues: Iterable[Any]) -> set[str]:
     return {str(queue["name"]) for queue in queues if isinstance(queue, dict) and "name" in queue}
 

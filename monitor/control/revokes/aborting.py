@@ -18,9 +18,10 @@ from monitor.control.capabilities import Can
 from monitor.control.commands import ABORT, Command, Refused
 from monitor.control.inspecting import Seen
 from monitor.control.orders import Order
+from monitor.control.revokes.stopping import on_solo
 from monitor.control.verifying import Finding, Grade
 from monitor.models import Task, Worker
-from monitor.records import ENDED, LOST, STARTED
+from monitor.records import ENDED, LOST, PENDING, RECEIVED, STARTED
 from monitor.results import ABORTED
 
 BACKEND = "the result backend"
@@ -67,7 +68,8 @@ def order(command: Command) -> Order:
         if task is None:
             found.skipped[uuid] = f"No task with the id {uuid!r} was ever seen. Check the id."
         elif not (can := can_abort(task, workers.get(task.worker))).allowed:
-            found.skipped[uuid] = f"{task.name} {uuid}: {can.reason}."
+            perhaps = on_solo(task) if task.state in (PENDING, RECEIVED) else ""
+            found.skipped[uuid] = f"{task.name} {uuid}: {can.reason}.{perhaps}"
         elif (state := states.get(uuid, "")) in ENDED:
             found.skipped[uuid] = f"{task.name} {uuid} has ended already: {BACKEND} says {state}."
         elif state == ABORTED:

@@ -34,8 +34,9 @@ from monitor.control.inspecting import seen_on
 from monitor.control.performing import noted, refuse
 from monitor.control.revokes import here
 from monitor.control.revokes.aborting import can_abort, is_abortable
+from monitor.control.revokes.stopping import on_solo
 from monitor.models import Ladder, Task, Worker
-from monitor.records import ENDED, LOST, REVOKED, STARTED
+from monitor.records import ENDED, LOST, PENDING, RECEIVED, REVOKED, STARTED
 from monitor.redact import DEFAULT
 
 WAIT, LEAST_WAIT, MOST_WAIT = 10.0, 2.0, 3600.0  # seconds between two rungs
@@ -121,7 +122,8 @@ def _start(command: Command, wait: float, actor: Actor) -> Ladder:
     if task is None:
         raise Refused(f"No task with the id {uuid[:60]!r} was ever seen. Check the id.")
     if task.state != STARTED:
-        raise Refused(f"{task.name} {uuid} does not run: it is {task.state}. Nothing was sent.")
+        perhaps = on_solo(task) if task.state in (PENDING, RECEIVED) else ""
+        raise Refused(f"{task.name} {uuid} does not run: it is {task.state}. Nothing was sent.{perhaps}")
     worker = Worker.objects.filter(hostname=task.worker).first()
     found = plan(task, worker)
     if not found.offered:

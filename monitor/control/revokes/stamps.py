@@ -1,8 +1,8 @@
 """Revoke by a stamp: every task that bears it, now and later, whatever its id.
 
 A worker notes a stamp in memory alone: without end, and until it restarts; a state file does not keep it, and
-no command lists or lifts it. It looks at a task's stamps when the task is about to begin: what it has
-reserved or holds for an ETA is discarded then, and so is what is sent later.
+no command lists or lifts it. It looks at a task's stamps when it gives the task to its pool: what it holds
+for an ETA is discarded then, and so is what is sent later, and with prefork what it has reserved.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from monitor.control.asking import Question
+from monitor.control.capabilities import TAKES_AT_ONCE, pool_kind
 from monitor.control.commands import (
     REVOKE_STAMPED,
     SIGNALS,
@@ -26,7 +27,7 @@ from monitor.control.commands import (
     Refused,
     whole_number,
 )
-from monitor.control.inspecting import Seen, seen_on
+from monitor.control.inspecting import Seen, has_grown, seen_on
 from monitor.control.orders import LOOK_TIMEOUT, Order, among, cannot, online_workers
 from monitor.control.verifying import Finding, Grade, answered
 from monitor.models import ControlRecord, StandingStamp, Task, Worker
@@ -103,10 +104,28 @@ def order(command: Command) -> Order:
 def noted(order: Order, sent_at: float, seen: Mapping[str, Seen]) -> list[Finding]:
     """What can be seen of it: a worker's word, and the running tasks that it ended."""
     ended = _ended(order, sent_at, seen)
-    return [_noted(order, worker, ended.get(worker, [])) for worker in order.destinations]
+    rows = {row.hostname: pool_kind(row) for row in Worker.objects.filter(hostname__in=seen)}
+    found = []
+    for worker in order.destinations:
+        kind = rows.get(worker, "")
+        has = sum(how == "reserved" for how in seen[worker].tasks.values()) if worker in seen else 0
+        grown = worker in seen and has_grown(seen[worker].stats)
+        taken = _taken(has, kind, grown) if kind in TAKES_AT_ONCE or grown else ""
+        found.append(_noted(order, worker, ended.get(worker, []), taken))
+    return found
 
 
-def _noted(order: Order, worker: str, ended: list[str]) -> Finding:
+def _taken(has: int, kind: str, grown: bool) -> str:
+    if not has:
+        return ""
+    if grown:
+        return f" Of the {has} that it had reserved some may run: its pool grew, and may have them already."
+    those = "The task that it had reserved runs" if has == 1 else f"The {has} tasks that it had reserved run"
+    return f" {those} all the same, if stamped so: a {kind} pool has such tasks already."
+
+
+def _noted(order: Order, worker: str, ended: list[str], taken: str) -> Finding:
+    """``taken``: a sentence on what is out of the stamp's reach, or nothing."""
     if not answered(order, worker):
         said = next((reply for reply in order.replies if reply.worker == worker), None)
         if said is not None and "not implement" in said.text:
@@ -114,7 +133,7 @@ def _noted(order: Order, worker: str, ended: list[str]) -> Finding:
             return Finding(worker, Grade.HALF, text, settled=True)
         text = "It did not say that it noted the stamp: it would run such tasks."
         return Finding(worker, Grade.NOT, text, settled=True)
-    text = "By its own word it discards such tasks until it restarts; workers do not list stamps."
+    text = f"By its own word it discards such tasks until it restarts; workers do not list stamps.{taken}"
     if not order.arguments.get("signal"):
         return Finding(worker, Grade.HALF, text, settled=True)
     if why := order.skipped.get(worker):

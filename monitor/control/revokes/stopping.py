@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from monitor.control.asking import Question
+from monitor.control.capabilities import TAKES_AT_ONCE, pool_kind
 from monitor.control.commands import SIGNALS, TERMINATE, UMBEL, Command, Refused
-from monitor.control.inspecting import Seen, holders_of, seen_on
+from monitor.control.inspecting import Seen, has_grown, holders_of, seen_on
 from monitor.control.orders import Order, among, cannot, online_workers
 from monitor.control.verifying import Finding, Grade
 from monitor.models import ControlRecord, StandingRevoke, Task, Worker
@@ -48,7 +49,7 @@ def revoke(command: Command) -> Order:
             order.skipped[uuid] = f"{_named(row)} has ended already: {row.state}."
         elif row is not None and row.state == STARTED:
             order.skipped[uuid] = (
-                f"{_named(row)} runs on {row.worker}: a revoke does not stop it. Terminate it."
+                f"{_named(row)} runs on {row.worker}: a revoke does not stop it. {_instead(row.worker)}"
             )
         elif row is not None and row.worker:
             order.where[uuid] = row.worker
@@ -89,7 +90,7 @@ def terminate(command: Command) -> Order:
         if row is not None and row.state in ENDED and row.state != LOST:
             order.skipped[uuid] = f"{_named(row)} has ended already: {row.state}."
         elif not worker:
-            order.skipped[uuid] = f"{uuid} has not reached a worker yet: revoke it instead.{_on_solo(row)}"
+            order.skipped[uuid] = f"{uuid} has not reached a worker yet: revoke it instead.{on_solo(row)}"
         else:
             can = cannot(worker, TERMINATE)
             if can:
@@ -103,6 +104,13 @@ def terminate(command: Command) -> Order:
             continue
         if uuid not in seen[worker].tasks:
             order.skipped[uuid] = f"{uuid} is no longer on {worker}: it has ended, or waits elsewhere."
+            del order.where[uuid]
+        elif seen[worker].tasks[uuid] != "active" and (green := _green(worker)):
+            # Measured: its greenlet is killed as it begins, and no event tells of that.
+            order.skipped[uuid] = (
+                f"{uuid} has not begun on {worker}: terminated before that, a {green} worker would list it "
+                "as active for ever. Terminate it once it runs."
+            )
             del order.where[uuid]
         elif isinstance(pid := seen[worker].pids.get(uuid), int) and pid in (seen[worker].processes or ()):
             order.pids[uuid] = pid
@@ -118,7 +126,13 @@ def terminate(command: Command) -> Order:
     return order
 
 
-def _on_solo(row: Task | None) -> str:
+def _green(worker: str) -> str:
+    row = Worker.objects.filter(hostname=worker).first()
+    kind = pool_kind(row) if row is not None else ""
+    return kind if kind in ("gevent", "eventlet") else ""
+
+
+def on_solo(row: Task | None) -> str:
     """A solo worker at work sends no event, not even of the task that it took: it may run there."""
     if row is None or not row.queue:
         return ""
@@ -168,7 +182,12 @@ def _named(row: Task) -> str:
 def revoked(order: Order, sent_at: float, seen: Mapping[str, Seen]) -> list[Finding]:
     """Whether each will be skipped, was, or runs all the same."""
     rows = _rows(order)
-    return [_revoked(order, uuid, rows.get(uuid), seen) for uuid in _acted_on(order)]
+    eager = {
+        worker.hostname: kind
+        for worker in Worker.objects.filter(hostname__in=seen)
+        if (kind := pool_kind(worker)) in TAKES_AT_ONCE or has_grown(seen[worker.hostname].stats)
+    }
+    return [_revoked(order, uuid, rows.get(uuid), seen, eager) for uuid in _acted_on(order)]
 
 
 def terminated(order: Order, sent_at: float, seen: Mapping[str, Seen]) -> list[Finding]:
@@ -204,6 +223,11 @@ def _terminated(order: Order, uuid: str, row: Task | None, seen: Mapping[str, Se
             uuid, Grade.NOT, f"It was delivered again and is {seen[again].tasks[uuid]} on {again}."
         )
     if uuid in here.tasks:
+        if here.tasks[uuid] != "active" and uuid in here.revoked:
+            text = (
+                f"Still {here.tasks[uuid]} on {worker}, which has noted it and ends it when its turn comes."
+            )
+            return Finding(uuid, Grade.HALF, text)
         return Finding(uuid, Grade.NOT, f"Still {here.tasks[uuid]} on {worker}.")
     pid = order.pids.get(uuid)
     if signal == "SIGUSR1":
@@ -249,17 +273,24 @@ def _asked_to_end(uuid: str, worker: str, row: Task | None) -> Finding:
 _OWN_ENDS = ("succeeded", "failed", "retried", "rejected")
 
 
-def _revoked(order: Order, uuid: str, row: Task | None, seen: Mapping[str, Seen]) -> Finding:
+def _revoked(
+    order: Order, uuid: str, row: Task | None, seen: Mapping[str, Seen], eager: Mapping[str, str]
+) -> Finding:
+    """``eager``: workers that give a task to their pool before a slot is free, with the kind of pool."""
     asked = order.destinations
     if row is not None and row.state == REVOKED and row.known == SEEN:
         return Finding(uuid, Grade.SEEN, f"A worker reached it and skipped it: {REVOKED}.")
     runs_on = next((name for name, one in seen.items() if one.tasks.get(uuid) == "active"), "")
     if runs_on or (row is not None and row.state == STARTED):
         where = runs_on or (row.worker if row is not None else "")
-        return Finding(uuid, Grade.NOT, f"It had begun on {where}: a revoke does not stop it. Terminate it.")
+        return Finding(
+            uuid, Grade.NOT, f"It had begun on {where}: a revoke does not stop it. {_instead(where)}"
+        )
     told = row is not None and row.state == REVOKED
     if row is not None and row.state in _REPORTED and not told:
-        return Finding(uuid, Grade.NOT, f"It ended with {row.state}.")
+        return Finding(uuid, Grade.NOT, f"It ended with {row.state}.", settled=True)
+    if taken := next((name for name in eager if seen[name].tasks.get(uuid) == "reserved"), ""):
+        return _taken(uuid, taken, eager[taken])
     holders = [name for name in asked if name in seen and uuid in seen[name].revoked]
     text = (
         f"{_of(len(holders), len(asked))} will skip it; it takes effect when a worker reaches it. "
@@ -269,6 +300,11 @@ def _revoked(order: Order, uuid: str, row: Task | None, seen: Mapping[str, Seen]
         # Workers write that as soon as they are told.
         text = f"Its result says {REVOKED}; no worker was seen to skip it yet. {text}"
     if len(holders) == len(asked):
+        spoke = {reply.worker for reply in order.replies}
+        late = [name for name in asked if name not in spoke]
+        if late:
+            heard = f"{', '.join(late[:5])} heard of it late, and may have begun it before."
+            return Finding(uuid, Grade.HALF, f"{text} {heard}")
         return Finding(uuid, Grade.SEEN, text)
     if holders:
         quiet = ", ".join(name for name in asked if name not in holders)
@@ -281,6 +317,30 @@ def _revoked(order: Order, uuid: str, row: Task | None, seen: Mapping[str, Seen]
 def _by_result(row: Task) -> bool:
     """Revoked by the result backend alone: workers write that as soon as they are told, and skip later."""
     return row.state == REVOKED and row.known != SEEN
+
+
+def _taken(uuid: str, worker: str, kind: str) -> Finding:
+    """Of a task that it was too late to revoke, or may have been, although it has not begun."""
+    if kind not in TAKES_AT_ONCE:
+        text = (
+            f"{worker} has noted it, and reserved it before. Its pool has grown since its start: it may have "
+            "given it to that already, and then it runs all the same. Terminate it to be sure."
+        )
+        return Finding(uuid, Grade.HALF, text)
+    text = (
+        f"{worker} had given it to its pool already: it runs as soon as a slot is free, revoked or not; "
+        f"a {kind} pool is not asked again."
+    )
+    way = "Terminate it once it runs."
+    if kind == "threads":
+        way = f"Shut {worker} down before that, and it goes back to its queue, to be discarded there."
+    return Finding(uuid, Grade.NOT, f"{text} {way}", settled=True)
+
+
+def _instead(worker: str) -> str:
+    """What stops a task that runs there, if anything does."""
+    why = cannot(worker, TERMINATE)
+    return f"Nor can it be terminated. {why}" if why else "Terminate it."
 
 
 def _of(some: int, all_: int) -> str:

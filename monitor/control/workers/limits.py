@@ -9,10 +9,12 @@ from difflib import get_close_matches
 from typing import Any
 
 from monitor.control.asking import Question
+from monitor.control.capabilities import pool_kind
 from monitor.control.commands import RATE_LIMIT, Command, Refused
 from monitor.control.inspecting import Seen, limits_on
 from monitor.control.orders import LOOK_TIMEOUT, Order, able
 from monitor.control.verifying import Finding, Grade
+from monitor.models import Worker
 
 LONGEST = 366 * 86_400.0  # seconds
 _RATE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,3})?(/[smh])?", re.ASCII)
@@ -90,8 +92,22 @@ def set_as_asked(order: Order, sent_at: float, seen: Mapping[str, Seen]) -> list
     text = ", ".join(f"{key} {'none' if value is None else f'{value:g} s'}" for key, value in times.items())
     if any(times[key] != sent[key] for key in _TIMES):
         return [Finding(worker, Grade.NOT, f"It says {text}")]
-    when = "enforces that once it has connected to the broker anew; a restart of the worker forgets it"
-    return [Finding(worker, Grade.HALF, f"It says {text}, and {when}")]
+    # No later look can tell more: whether it is enforced shows only on a task that runs that long.
+    return [Finding(worker, Grade.HALF, f"It says {text}, and {_enforced(worker)}", settled=True)]
+
+
+def _enforced(worker: str) -> str:
+    """What this pool makes of time limits; Celery says yes to them on every pool."""
+    row = Worker.objects.filter(hostname=worker).first()
+    kind = pool_kind(row) if row is not None else ""
+    if kind in ("threads", "solo"):
+        return f"never enforces them: a {kind} pool cannot end a task that runs too long"
+    later = (
+        "once it has connected to the broker anew or restarted its pool; a restart of the worker forgets it"
+    )
+    if kind in ("gevent", "eventlet"):
+        return f"enforces the hard one alone (a {kind} pool knows no soft limit), {later}"
+    return f"enforces that {later}"
 
 
 _TIMES = {"soft": "soft_time_limit", "hard": "time_limit"}

@@ -134,8 +134,8 @@ def restarted(order: Order, sent_at: float, seen: Mapping[str, Seen]) -> list[Fi
         return [Finding(worker, Grade.UNKNOWN, "It did not answer when Umbel looked at its pool processes.")]
     now = seen[worker].processes or set()
     if not order.processes:
-        grade = Grade.HALF if answered(order, worker) else Grade.NOT
-        return [Finding(worker, grade, "This pool has no processes of its own to tell the old from the new.")]
+        text = "It told no pool process before, so the old cannot be told from the new."
+        return [Finding(worker, Grade.HALF if answered(order, worker) else Grade.NOT, text)]
     old, count = now & order.processes, len(order.processes)
     if not now:
         return [Finding(worker, Grade.NOT, "It has no pool process now: grow it by one.")]

@@ -26,7 +26,10 @@ def answers(order: Order, sent_at: float, seen: Mapping[str, Seen]) -> list[Find
     return [
         Finding(worker, Grade.SEEN, "It answered.")
         if answered(order, worker)
-        else Finding(worker, Grade.NOT, "It did not answer: it may be gone, or a solo worker at work.")
+        # No later look can tell more: it was asked once.
+        else Finding(
+            worker, Grade.NOT, "It did not answer: it may be gone, or a solo worker at work.", settled=True
+        )
         for worker in order.destinations
     ]
 
