@@ -19,7 +19,7 @@ import pytest
 _SHARED = {
     "rabbitmq": ("source", "queues", "losses_live", "control_transports"),
     "pools": ("control_live", "control_pools_live", "ladders_live", "abort_live"),
-    "more pools": ("control_workers_live", "revokes_live", "stamps_live", "keeping_live"),
+    "more pools": ("control_workers_live", "revokes_live", "stamps_live", "keeping_live", "parting_live"),
 }
 TOGETHER = {f"tests/test_{name}.py": shared for shared, names in _SHARED.items() for name in names}
 

@@ -35,7 +35,9 @@ pytestmark = ON_EACH_POOL
 
 
 @pytest.fixture(autouse=True)
-def told(cluster: Cluster, watched: Cluster) -> Iterator[None]:
+def told(cluster: Cluster, watched: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # A step that ended nothing is looked after for so long; the next one does not wait for that.
+    monkeypatch.setattr("monitor.control.performing.VERIFY_WITHIN", 3.0)
     clusters.told(PREFORK, SCALED, THREADS, GEVENT)
     yield
     wait_until(lambda: cluster.size() == 3, 20)

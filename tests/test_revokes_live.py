@@ -170,6 +170,7 @@ def test_what_runs_goes_on_after_a_revoke_and_it_is_said(cluster: Cluster, worke
     with cluster.busy(worker, 1) as (uuid,):
         if worker == SOLO:
             # Its start is told when it has ended: to Umbel it waits.
+            wait_until(lambda: state_of(uuid) == "PENDING", 5)
             record = ask("revoke", uuid)
             assert {one["worker"] for one in record.replies if one["outcome"] == "silent"} == {SOLO}
         else:
