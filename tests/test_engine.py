@@ -399,7 +399,7 @@ class TestRounds:
     def test_a_running_task_that_is_nowhere_ends_as_end_not_seen(
         self, watch: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("monitor.engine.rounds.QUIET", 0.2)
+        monkeypatch.setattr("monitor.engine.ends.QUIET", 0.2)
         monkeypatch.setattr("monitor.engine.SETTLE_EVERY", 0.2)
         on = watch()
         on.workers.answers[HOST] = answer(active=[{"id": "here", "name": "x"}])
@@ -432,7 +432,7 @@ class TestRounds:
     def test_a_task_that_waits_in_a_queue_is_never_called_lost(
         self, watch: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("monitor.engine.rounds.QUIET", 0.1)
+        monkeypatch.setattr("monitor.engine.ends.QUIET", 0.1)
         monkeypatch.setattr("monitor.engine.SETTLE_EVERY", 0.1)
         on = watch(end_grace=0.1)
         on.workers.answers[HOST] = answer()

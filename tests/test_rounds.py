@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from monitor.cluster import Cluster
-from monitor.engine import rounds as engine_rounds
+from monitor.engine import ends
 from monitor.engine.rounds import CUT_AT, Rounds
 from monitor.events import event_from_dict
 from monitor.records import Inspection, Settled, TaskRecord
@@ -126,7 +126,7 @@ def test_a_question_that_is_not_answered_says_nothing() -> None:
 def test_a_task_that_a_rate_limit_holds_back_is_in_no_list_and_is_not_given_up(
     limit: str, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_rounds, "RECEIVED_GRACE", 10.0)
+    monkeypatch.setattr(ends, "RECEIVED_GRACE", 10.0)
     story = Story()
     story.beat()
     story.say("task-received", "held", name="n")

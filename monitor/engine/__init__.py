@@ -21,8 +21,9 @@ from monitor.broker import Broker
 from monitor.cluster import HOLD, Cluster
 from monitor.cluster.processes import accounted_since
 from monitor.deltas import FEED, topics
+from monitor.engine.ends import GRACE
 from monitor.engine.parts import Parts, acting, every, give_back, keeping
-from monitor.engine.rounds import GRACE, LIGHT_EVERY, SETTLE_EVERY, Ask, Rounds
+from monitor.engine.rounds import LIGHT_EVERY, SETTLE_EVERY, Ask, Rounds
 from monitor.engine.shedding import COARSE, COARSE_EVERY, LEVELS, LONG, LONG_EVERY, RAW, Shedding
 from monitor.engine.writer import Writer
 from monitor.events import Decoded
