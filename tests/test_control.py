@@ -324,6 +324,8 @@ def test_an_event_alone_is_not_the_end_of_a_process() -> None:
     terminated.pids["a"] = 77
     assert judge(terminated, 0, {"w@x": Seen(processes={77, 78})}).effect == "none"
     assert judge(terminated, 0, {"w@x": Seen(processes={78, 79})}).effect == "verified"
+    unasked = judge(terminated, 0, {"w@x": Seen()})
+    assert unasked.effect == "partly" and "did not tell whether process 77 lives" in unasked.findings[0].text
     assert judge(terminated, 0, {}).effect == "partly"
     assert judge(terminated, 0, {"w@x": Seen(tasks={"a": "active"})}).effect == "none"
 

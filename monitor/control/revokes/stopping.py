@@ -252,6 +252,9 @@ def _terminated(order: Order, uuid: str, row: Task | None, seen: Mapping[str, Se
         # Celery writes that for whatever it is told to terminate.
         text = f"Gone from {worker}; its result says {state}, and its end was not seen in an event."
         return Finding(uuid, Grade.HALF, text)
+    if pid is not None and here.processes is None:
+        text = f"Gone from {worker}, which did not tell whether process {pid} lives; its event says {state}."
+        return Finding(uuid, Grade.HALF, text)
     return Finding(uuid, Grade.SEEN, f"Gone from {worker}, and its end was seen: {state}.")
 
 
