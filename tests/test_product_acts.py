@@ -123,6 +123,16 @@ def test_on_a_phone_the_reason_why_not_is_seen_and_one_toast_tells_of_an_act(
     expect(toasts).to_contain_text(["withdrawn, nothing was sent"])
     expect(toasts).to_have_count(1)
 
+    page.goto("/acts/")
+    heading, tools = page.locator(".bar h1").bounding_box(), page.locator(".bar-tools").bounding_box()
+    assert heading and tools and heading["x"] + heading["width"] <= tools["x"]
+    page.goto("/workers/")
+    page.locator("a.rowlink").first.click()
+    page.get_by_role("button", name="Ping").click()
+    page.locator("#toasts a", has_text="Details").last.click()
+    proof = page.locator("#record .proof").bounding_box()
+    assert proof and proof["width"] > 300  # over the whole width, and what was seen under it
+
 
 def test_many_are_revoked_without_scripts(product: Product, signed_in: Any, waiting: list[str]) -> None:
     page = signed_in("otto", java_script_enabled=False)

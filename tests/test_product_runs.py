@@ -24,6 +24,7 @@ def test_a_task_run_by_hand_is_live_from_the_first_moment(product: Product, sign
     _field(page, "queue").fill("pre")
     page.get_by_role("button", name="Send the task").click()
     expect(page.get_by_role("alert").first).to_contain_text("Args, line 1, column 8")
+    expect(_field(page, "args")).to_be_focused()
     _field(page, "args").fill("[40, 2]")
     # The route is looked up while one types.
     expect(page.locator("#run-route")).to_contain_text(product.hostname("pre"))

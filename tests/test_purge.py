@@ -50,7 +50,7 @@ def test_a_queue_with_priorities_is_emptied_and_counted_on_redis(valkey: Server)
     filled(valkey.url, "other", 3)
     record = proved(perform(Command("purge", ("bulk",), {"count": 238}), OPERATOR))
     assert (record.effect, record.arguments) == ("verified", {"count": 240})
-    assert record.evidence == "the broker answered. 240 messages deleted; none waits now."
+    assert record.evidence == "The broker answered. 240 messages deleted; none waits now."
     assert (waiting("bulk"), waiting("other")) == (0, 3)
     with pytest.raises(Refused, match="'bulk' is empty"):
         perform(Command("purge", ("bulk",)), OPERATOR)

@@ -210,6 +210,13 @@ def test_of_a_task_without_a_past_the_end_is_not_guessed(client: Client, able: d
     assert "Nothing is reserved here now." in html
 
 
+def test_a_solo_worker_is_not_called_idle_before_its_shutdown(client: Client, able: dict[str, str]) -> None:
+    row = worker("a@h", pool="solo")
+    page(client, row)
+    html = client.get(reverse("worker-shutdown", args=[row.pk])).content.decode()
+    assert "Nothing runs here now" in html and "A solo worker at work sends no event" in html
+
+
 def test_what_cannot_be_asked_has_no_button_in_its_question(client: Client, able: dict[str, str]) -> None:
     row = worker("a@h", queues=["mail"])
     able["shutdown"] = able["cancel_consumer"] = "a@h is offline (silent): it cannot be asked."

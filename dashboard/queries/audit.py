@@ -75,7 +75,7 @@ _TASKS = ("revoke", "terminate", "send_task", "abort", "signal_process")
 _ACTS = ("withdraw", "stop")  # done to an act on many
 _NUMBER = re.compile(r"\d{1,9}(\.\d+)?$")
 _TO_WHAT = re.compile(r"( the pool| what was forgotten)? (of|on|to|by)$")
-_ANSWERED = re.compile(r"^(\S+|the broker|Both workers|All \d+ workers) answered\. ")
+_ANSWERED = re.compile(r"^(\S+|[Tt]he broker|Both workers|All \d+ workers) answered\. ")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from monitor.control.connected import BROKER
 from monitor.control.kinds import KINDS
 from monitor.control.verifying import Finding, Grade, Verdict
 from monitor.models import ControlRecord
@@ -30,6 +31,8 @@ def _answers(replies: list[dict[str, str]]) -> str:
     spoke = total - len(silent)
     if total == 1:
         text = errors[0] if errors else f"{replies[0]['worker']} {'did not answer' if silent else 'answered'}"
+        if replies[0]["worker"] == BROKER:
+            text = f"{text[:1].upper()}{text[1:]}"
         return f"{text.rstrip('.')}."
     if spoke == total:
         text = "Both workers answered" if total == 2 else f"All {total} workers answered"
