@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,6 +18,9 @@ from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.deprecation import MiddlewareMixin
+
+from dashboard.request_id import given, request_id
+from dashboard.views import errors
 
 POLICY = "; ".join(
     (
@@ -54,7 +56,7 @@ def headers(get_response: Get) -> Get:
     """Outermost: sets the headers on every response, errors and static files among them."""
 
     def answer(request: HttpRequest) -> HttpResponseBase:
-        _name(request)
+        given(request)
         return _sealed(get_response(request), request)
 
     return answer
@@ -148,21 +150,7 @@ class DatabaseAway(MiddlewareMixin):
     def process_exception(self, request: HttpRequest, problem: Exception) -> HttpResponse | None:
         if not isinstance(problem, OperationalError | InterfaceError):
             return None
-        from dashboard.views import errors
-
         return errors.database_away(request, problem)
-
-
-def request_id(request: HttpRequest) -> str:
-    """The request's name, said on error pages and in the log: four and four hex digits."""
-    return str(getattr(request, "umbel_id", "")) or _name(request)
-
-
-def _name(request: HttpRequest) -> str:
-    digits = secrets.token_hex(4)
-    name = f"{digits[:4]}-{digits[4:]}"
-    request.umbel_id = name  # type: ignore[attr-defined]
-    return name
 
 
 def _sealed(response: HttpResponseBase, request: HttpRequest) -> HttpResponseBase:

@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 
 from dashboard import access
-from dashboard.middleware import request_id
+from dashboard.request_id import request_id
 
 log = logging.getLogger(__name__)
 
