@@ -40,6 +40,7 @@ def test_a_queue_that_no_worker_consumes_is_told_with_what_to_do() -> None:
     task("c", queue="<b>evil")
     (found,) = items().values()
     assert found.title == "No worker consumes 2 queues" and "<b>evil" not in found.text
+    assert "; others in &lt;b&gt;evil. Add" in found.text
 
 
 @pytest.mark.parametrize("why", ["young", "eta", "untold", "offline", "consumed", "started"])

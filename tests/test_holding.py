@@ -11,7 +11,7 @@ import pytest
 from django.test import Client
 
 from dashboard import access
-from dashboard.queries import waits
+from dashboard.queries import chords, waits
 from dashboard.queries.chords import UNLOCK, Chord
 from dashboard.queries.facts import Consumer, Facts
 from dashboard.queries.reasons import Reason, why
@@ -111,6 +111,20 @@ def test_headers_that_events_abridge_are_counted_and_not_judged(client: Client) 
     client.force_login(access.create_user("vera", "viewer", "correct horse 9"))
     html = client.get("/tasks/unlocks/").content.decode()
     assert "A chord waits for its 2 headers" in html and "its events name them abridged" in html
+
+
+@pytest.mark.django_db
+def test_tuples_are_read_as_lists_are() -> None:
+    """Where the body is told by a worker that took the task, and not by its sender."""
+    task = unlock(listed=False)
+    task.kwargs, task.state = "{'result': [((...), None), ((...), None), ((...), None)]}", "STARTED"
+    task.save()
+    assert chords.of_body(BODY) == Chord("unlocks", 3)
+    task.kwargs = f"{{'result': [(('{IDS[0]}', None), None), (('{IDS[1]}', None), None)]}}"
+    assert chords.of_unlock(task, None) == Chord("unlocks", 2, 0, 0)
+    task.state = "SUCCESS"
+    task.save()
+    assert chords.of_body(BODY) is None, "it has been sent"
 
 
 @pytest.mark.django_db

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from monitor.models import Task
-from monitor.records import FAILURE, LOST, REVOKED, SUCCESS, WAITING
+from monitor.records import ENDED, FAILURE, LOST, REVOKED, SUCCESS
 
 UNLOCK = "celery.chord_unlock"
 LOOKED = 200  # unlocking tasks among which a body is looked for
-_ID = re.compile(r"\[\[?'([\w.:@+-]{1,155})', None\]")
-_ABRIDGED = re.compile(r"\[\[?\.\.\.\]?, None\]")
+# Lists or tuples, by the serializer and by who tells.
+_ID = re.compile(r"[\[(]'([\w.:@+-]{1,155})', None[\])]")
+_ABRIDGED = re.compile(r"\.\.\.[\])]+, None[\])]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ def of_unlock(task: Task, details: object) -> Chord | None:
 
 def of_body(uuid: str) -> Chord | None:
     """Of a task that nobody has sent yet."""
-    waiting = Task.objects.filter(name=UNLOCK, state__in=WAITING).order_by("-seen_at")
-    for task in waiting.only("uuid", "name", "args", "kwargs")[:LOOKED]:
+    looking = Task.objects.filter(name=UNLOCK).exclude(state__in=ENDED).order_by("-seen_at")
+    for task in looking.only("uuid", "name", "args", "kwargs")[:LOOKED]:
         if f"'task_id': '{uuid}'" in (task.args or ""):
             return of_unlock(task, None)
     return None

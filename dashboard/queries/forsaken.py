@@ -45,12 +45,14 @@ def _unconsumed(fleet: Fleet) -> Item | None:
         return None
     count, queue, age = max(waits)
     name = plain(queue)
+    others = sorted(plain(one) for _, one, _ in waits if one != queue)
     title = f"No worker consumes {name}" if len(waits) == 1 else f"No worker consumes {len(waits)} queues"
     text = format_html(
-        "<b>{}</b> in {}, for {}. Add the queue on a worker’s page, or start one with -Q {}.",
+        "<b>{}</b> in {}, for {}{}. Add the queue on a worker’s page, or start one with -Q {}.",
         "1 task waits" if count == 1 else f"{count:,} tasks wait",
         name,
         duration_text(age),
+        f"; others in {', '.join(others[:3])}{' and more' if len(others) > 3 else ''}" if others else "",
         name,
     )
     clause = title[0].lower() + title[1:]

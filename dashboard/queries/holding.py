@@ -13,11 +13,10 @@ def chord(facts: Facts) -> Reason | None:
     if found is None:
         return None
     headers = "its header" if found.headers == 1 else f"its {found.headers:,} headers"
+    at = facts.eta if facts.held_back else None
     looks = "It looks at them again and again, and sends the body when all have ended well."
     if found.ended is None:
-        return Reason(
-            "chord", f"A chord waits for {headers}", looks, facts.eta, None, "scheduled", "s-scheduled"
-        )
+        return Reason("chord", f"A chord waits for {headers}", looks, at, None, "scheduled", "s-scheduled")
     head = f"A chord waits: {found.ended:,} of {headers} have ended well"
     if found.failed:
         lost = "1 has" if found.failed == 1 else f"{found.failed:,} have"
@@ -25,7 +24,7 @@ def chord(facts: Facts) -> Reason | None:
         return Reason("chord", head, text, None, None, "failed", "s-failed")
     if found.ended >= found.headers:
         return None
-    return Reason("chord", head, looks, facts.eta, None, "scheduled", "s-scheduled")
+    return Reason("chord", head, looks, at, None, "scheduled", "s-scheduled")
 
 
 def holder_gone(facts: Facts) -> Reason | None:
