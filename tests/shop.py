@@ -9,6 +9,7 @@ from typing import Any
 from celery import Celery, Task
 from celery.contrib.abortable import AbortableTask
 from celery.exceptions import SoftTimeLimitExceeded
+from celery.worker.control import control_command
 
 app = Celery("shop", broker=os.environ.get("SHOP_BROKER"), backend=os.environ.get("SHOP_BACKEND") or None)
 app.conf.update(
@@ -25,6 +26,13 @@ app.conf.update(
     # kombu's pools share one limit in a process: the same as the monitor's, which tests run beside.
     broker_pool_limit=16,
 )
+
+
+@control_command(name="go_deaf")
+def go_deaf(state: Any, **kwargs: Any) -> dict[str, str]:
+    """As after a broker restart that its consumer did not survive: it lists its queues, and takes nothing."""
+    state.consumer.task_consumer.cancel()
+    return {"ok": "deaf"}
 
 
 @app.task(name="shop.add")

@@ -120,6 +120,11 @@ def first(facts: Facts) -> Reason:
         (replace(RECEIVED, worker="gone@h"), ["unexplained"]),
         (replace(RECEIVED, worker=""), ["unacknowledged"]),
         (replace(RECEIVED, live=False, workers=(FULL,)), ["blind", "reserved"]),
+        # As of when Umbel last heard: who was there then is unknown now.
+        (
+            replace(PENDING, live=False, workers=(at(status="unknown", queues=frozenset({"mail"})),)),
+            ["blind", "no consumer", "position"],
+        ),
         # It is to be tried again.
         (replace(PENDING, state="RETRY", eta=NOW + 30), ["eta"]),
         (replace(PENDING, state="RETRY", workers=(FULL,)), ["busy"]),

@@ -12,7 +12,7 @@ import pytest
 from django.test import Client
 
 from dashboard import access
-from dashboard.queries import attention
+from dashboard.queries import attention, stalled, workers
 from monitor import models, queues
 from monitor.cluster import Cluster
 from monitor.cluster.stalled import STARTING, Held, held, rests, waits
@@ -369,4 +369,28 @@ def test_a_pool_shrunk_to_none_is_told_and_grown_again_it_is_not(
     assert models.Task.objects.filter(uuid__in=uuids, state="SUCCESS").count() == 0
     app.control.pool_grow(1, destination=[here], reply=True, timeout=5)
     wait_until(lambda: models.Task.objects.filter(uuid__in=uuids, state="SUCCESS").count() == 5, 30)
+    wait_until(lambda: not feed().stalled, 20)
+
+
+@pytest.mark.live
+@pytest.mark.django_db(transaction=True)
+def test_a_consumer_that_is_gone_is_told_and_a_restart_of_the_worker_is_the_remedy(
+    own_valkey: Any, worker: Any, engine: Any
+) -> None:
+    url = own_valkey.url
+    engine(url, inspect_every=1.0)
+    one = worker(url, name="deaf", queues=("deaf",), concurrency=1)
+    row = wait_until(lambda: models.Worker.objects.filter(hostname=one.hostname, size__gt=0).first(), 20)
+    app = shop(url)
+    said = app.control.broadcast("go_deaf", destination=[one.hostname], reply=True, timeout=5)
+    assert said == [{one.hostname: {"ok": "deaf"}}]
+    uuids = [app.send_task("shop.add", [n, n], queue="deaf").id for n in range(2)]
+    (found,) = wait_until(lambda: feed().stalled, 60, what="the worker that takes nothing")
+    assert (found.hostname, found.queue, found.waiting) == (one.hostname, "deaf", 2)
+    view = workers.one(row.pk)
+    assert view is not None and view.size == 1
+    assert stalled.remedy(view) == "Its consumer did not come back: restart the worker."
+    one.stop()
+    worker(url, name="deaf", queues=("deaf",), concurrency=1)
+    wait_until(lambda: models.Task.objects.filter(uuid__in=uuids, state="SUCCESS").count() == 2, 60)
     wait_until(lambda: not feed().stalled, 20)

@@ -85,6 +85,7 @@ def test_another_operator_withdraws_it_and_nothing_is_sent(row: Worker) -> None:
     bench.look(), bench.look()
     act.refresh_from_db()
     assert bench.sent == [] and (act.state, act.stopped_by) == ("withdrawn", "pia")
+    assert "pool restart of w@h" in ControlRecord.objects.get(command="withdraw").evidence
 
 
 def test_a_worker_that_was_restarted_meanwhile_is_another_one(row: Worker) -> None:

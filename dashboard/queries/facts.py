@@ -94,7 +94,9 @@ class Facts:
 
     @property
     def online(self) -> list[Consumer]:
-        return [worker for worker in self.workers if worker.status == "online"]
+        """Where Umbel does not hear, those that it heard last: all is told as of then."""
+        there = ("online",) if self.live else ("online", "unknown")
+        return [worker for worker in self.workers if worker.status in there]
 
     @property
     def consumers(self) -> list[Consumer]:

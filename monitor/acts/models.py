@@ -65,8 +65,11 @@ class BulkAct(models.Model):
 
     @property
     def words(self) -> str:
-        """revoke of 412 tasks"""
+        """revoke of 412 tasks; shutdown of w1@host"""
         verb = self.command.replace("_", " ")
+        named = self.summary.get("workers") if isinstance(self.summary, dict) else None
+        if self.what == "worker" and self.count == 1 and named:
+            return f"{verb} of {named[0][0]}"
         return f"{verb} of {self.count:,} {self.what}{'' if self.count == 1 else 's'}"
 
     def targets(self, most: int) -> list[str]:
