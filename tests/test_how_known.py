@@ -10,7 +10,7 @@ from django.test import Client
 
 from dashboard import access
 from monitor.control import Command
-from monitor.control.asking import Question
+from monitor.control.asking import Question, Reply
 from monitor.control.inspecting import Seen
 from monitor.control.kinds import judge
 from monitor.control.orders import Order
@@ -29,9 +29,10 @@ def task(uuid: str, state: str, known: str = "inferred", note: str = "", **more:
 
 
 def order(command: str, **arguments: Any) -> Order:
-    return Order(
-        Command(command, ("a",), arguments), [Question("revoke", {}, ("w@h",))], arguments, where={"a": "w@h"}
-    )
+    asked = [Question("revoke", {}, ("w@h",))]
+    found = Order(Command(command, ("a",), arguments), asked, arguments, where={"a": "w@h"})
+    found.replies = [Reply("w@h", command, True, "tasks flagged as revoked")]
+    return found
 
 
 def finding(found: Order, seen: Seen | None) -> tuple[str, str]:

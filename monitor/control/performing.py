@@ -240,7 +240,13 @@ def _order_of(record: ControlRecord) -> Order:
     """As far as its record tells."""
     targets, destinations = tuple(record.targets), tuple(record.destinations)
     command = Command(record.command, targets, dict(record.arguments), destinations, record.reason)
-    return Order(command, [], dict(record.arguments), dict(record.skipped or {}), asked=destinations)
+    order = Order(command, [], dict(record.arguments), dict(record.skipped or {}), asked=destinations)
+    order.replies = [
+        Reply(one["worker"], record.command, one["outcome"] == "ok", one["text"])
+        for one in record.replies
+        if one["outcome"] != "silent"
+    ]
+    return order
 
 
 def _look_later(order: Order, record: ControlRecord) -> None:
