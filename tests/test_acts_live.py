@@ -139,7 +139,10 @@ def test_workers_are_asked_once_for_all_batches_and_not_for_each(
     wait_until(lambda: BulkAct.objects.get(pk=act.pk).state == "settling", 60)
     commands = ControlRecord.objects.filter(command="revoke")
     wait_until(lambda: not commands.filter(completed_at=None).exists(), 20, what="verification")
-    assert set(commands.values_list("effect", flat=True)) == {"verified"}
+    for record in commands:
+        # Who was too busy to answer in time has noted it, too, and is said to have heard of it late.
+        late = any(reply["outcome"] == "silent" for reply in record.replies)
+        assert record.effect == ("partly" if late else "verified"), record.evidence
     assert commands.count() == MANY // 500 and len(asked) <= 2, f"{len(asked)} looks"
     text = "Both workers will skip it; it takes effect when a worker reaches it."
     found = ActTarget.objects.filter(act=act, text__startswith=text)
