@@ -15,11 +15,13 @@ R18 exact losses on every pool and broker: ``test_losses_live``, ``test_losses``
 R19 no loss counted where none was: soak.
 R20 gossip: ``test_losses_live`` (that_gossip); all others run without it.
 R21, R22 silent names, events off: ``test_losses_live``, ``test_losses``.
-R23, R24 restart, reconnect, pid 1, two of one name: ``test_losses``, ``test_cluster_workers``.
+R23, R24 restart, reconnect, pid 1, two of one name: ``test_losses``, ``test_cluster_workers``,
+``test_cluster_missed``.
 R25, R26 killed and stopping workers: here, ``test_engine_live`` (a_killed_worker).
 R27 wrong clocks: ``test_cluster_workers`` (a_wrong_clock).
 R28, R29 any order, two workers with one task: ``test_cluster_order``, ``test_cluster_tasks``.
-R30 to R33 many names and tasks, a flood: ``test_cluster_workers``, ``test_store``, ``test_shedding``; bench.
+R30 to R33 many names and tasks, a flood: ``test_cluster_account``, ``test_cluster_bounds``, ``test_store``,
+``test_shedding``; bench.
 R34, R35 restart and kill -9 under load: here, ``test_crash``.
 R36, R37 standby, two engines: ``test_scaling_live``, ``test_scaling_lease``; two engines here.
 R38, R39 database locked, away, refusing: ``test_engine``, ``test_store``, ``test_postgresql``.

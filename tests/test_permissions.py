@@ -1,8 +1,7 @@
-"""Named permissions: which role each command needs, a site's own rule, and reasons that are required."""
+"""Named permissions: which role each command needs, and what is refused without it."""
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Any
 
@@ -16,8 +15,8 @@ from dashboard.queries import ladders as queries_of_ladders
 from monitor import control as engine
 from monitor.acts.models import BulkAct
 from monitor.control.kinds import KINDS
-from monitor.control.revokes.ladders import BACKEND, HERE, Plan, Rung
-from monitor.models import ControlRecord, Drain, Ladder, Task, WaitingShrink, Worker
+from monitor.control.ladders import BACKEND, HERE, Plan, Rung
+from monitor.models import ControlRecord, Task, Worker
 from tests.test_access import PATTERNS, address
 from tests.test_task_controls import Sent, running
 
@@ -203,93 +202,11 @@ def test_step_by_step_needs_the_permission_of_each_step(
     assert 'value="STEPS"' in people["operator"].get("/tasks/terminate/?uuid=runs").content.decode()
 
 
-# A site's own rule
-
-asked: list[tuple[str, str, tuple[str, ...]]] = []
-answers: list[Any] = []
-
-
-def rule(user: Any, command: str, targets: tuple[str, ...]) -> Any:
-    asked.append((user.username, command, targets))
-    answer = answers.pop() if answers else True
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
-
-
-not_callable = "no function"
-
-
-@pytest.fixture
-def own_rule(settings: Any) -> list[Any]:
-    settings.UMBEL_PERMISSION_RULE = "tests.test_permissions.rule"
-    asked.clear()
-    answers.clear()
-    return asked
-
-
-def will_answer(*values: Any) -> None:
-    answers[:] = values
-
-
-def test_a_sites_own_rule_is_asked_once_a_command_and_by_name(
-    people: dict[str, Client], sent: Sent, own_rule: list[Any]
-) -> None:
-    running()
-    assert people["operator"].post("/tasks/revoke/", {"uuid": "a"}).status_code == 302
-    assert own_rule == [("operator", "revoke", ("a",))]
-    own_rule.clear()
-    assert people["operator"].get("/tasks/terminate/?uuid=runs").status_code == 200
-    assert (
-        people["operator"].post("/tasks/terminate/", {"uuid": "runs", "signal": "SIGTERM"}).status_code == 302
-    )
-    assert own_rule == [("operator", "terminate", ("runs",))] * 2
-    own_rule.clear()
-    people["operator"].get("/tasks/")
-    people["operator"].get("/tasks/runs/")
-    assert people["viewer"].post("/tasks/revoke/", {"uuid": "a"}).status_code == 403
-    assert own_rule == [], "pages go by the role, and who has not the role is not asked about"
-
-
-@pytest.mark.usefixtures("worker")
-@pytest.mark.parametrize(
-    ("path", "given", "names"),
-    [
-        ("drain/begin/", {}, ["drain", "cancel_consumer"]),
-        ("drain/undo/", {}, ["end_drain", "add_consumer"]),
-        ("when-free/", {"size": "2"}, ["shrink_when_free", "pool_shrink"]),
-    ],
-)
-def test_the_rule_is_asked_of_what_is_sent_later_and_step_by_step(
-    path: str, given: dict[str, str], names: list[str], people: dict[str, Client], own_rule: list[Any]
-) -> None:
-    will_answer("Not this worker.", True)
-    answer = people["operator"].post(f"/workers/1/{path}", given)
-    assert answer.status_code == 403 and "Not this worker." in answer.content.decode()
-    assert own_rule == [("operator", name, ("w@h",)) for name in names]
-
-
 def waiting(*uuids: str) -> None:
     for uuid in uuids:
         Task.objects.create(
             uuid=uuid, state="RECEIVED", name="shop.nap", first_seen_at=1, seen_at=time.time()
         )
-
-
-def test_the_rule_is_asked_of_an_act_on_many_when_it_is_shown_and_when_it_is_confirmed(
-    people: dict[str, Client], own_rule: list[Any]
-) -> None:
-    waiting("a", "b")
-    assert people["operator"].post("/tasks/revoke/", {"uuid": ["a", "b", "gone"]}).status_code == 200
-    act = BulkAct.objects.get()
-    confirm = f"/acts/{act.pk}/confirm/"
-    will_answer("Not on Fridays.")
-    answer = people["operator"].post(confirm, {"reason": "wrong prices"})
-    assert answer.status_code == 403 and "Not on Fridays." in answer.content.decode()
-    assert people["operator"].post(confirm, {"reason": "wrong prices"}).status_code == 302
-    assert own_rule == [("operator", "revoke", ("a", "b"))] * 3
-    refused = ControlRecord.objects.get(effect="refused")
-    assert (refused.targets, refused.evidence) == (["a", "b"], "Not on Fridays.")
 
 
 def test_an_act_on_many_needs_the_permission_for_many_and_for_its_command(
@@ -312,122 +229,6 @@ def test_an_act_on_many_needs_the_permission_for_many_and_for_its_command(
     assert act.state == "draft"
 
 
-def test_many_want_a_reason_unless_the_settings_say_otherwise(
-    people: dict[str, Client], settings: Any
-) -> None:
-    waiting("a", "b")
-    client, post = people["operator"], {"uuid": ["a", "b"]}
-    html = client.post("/tasks/revoke/", post).content.decode()
-    assert "Required. Saved in the audit log." in html
-    confirm = f"/acts/{BulkAct.objects.get().pk}/confirm/"
-    answer = client.post(confirm, {"hold": "20"})
-    assert answer.status_code == 422 and 'name="hold" value="20"' in answer.content.decode()
-    settings.UMBEL_REASONS = {"bulk": "asked"}
-    assert "Optional. Saved" in client.post("/tasks/revoke/", post).content.decode()
-    settings.UMBEL_REASONS = {"bulk": "none", "revoke": "required"}
-    assert client.post(confirm).status_code == 422
-    settings.UMBEL_REASONS = {"bulk": "none"}
-    assert client.post(confirm).status_code == 302
-    assert BulkAct.objects.get(state="held").reason == "none given"
-
-
-@pytest.mark.parametrize(("word", "state"), [("withdraw", "held"), ("stop", "sending")])
-def test_the_rule_and_a_reason_are_asked_for_when_an_act_is_ended(
-    word: str, state: str, people: dict[str, Client], own_rule: list[Any], settings: Any
-) -> None:
-    settings.UMBEL_REASONS = {word: "required"}
-    waiting("a", "b")
-    people["operator"].post("/tasks/revoke/", {"uuid": ["a", "b"]})
-    act = BulkAct.objects.get()
-    people["operator"].post(f"/acts/{act.pk}/confirm/", {"reason": "wrong prices"})
-    BulkAct.objects.update(state=state)
-    own_rule.clear()
-    path = f"/acts/{act.pk}/{word}/"
-    assert people["operator"].post(path).status_code == 422 and own_rule == []
-    will_answer("Only its author ends it.")
-    answer = people["operator"].post(path, {"reason": "too late"})
-    assert answer.status_code == 403 and "Only its author ends it." in answer.content.decode()
-    act.refresh_from_db()
-    assert (act.state, act.stopped_at) == (state, None)
-    assert people["operator"].post(path, {"reason": "the prices were right"}).status_code == 302
-    assert own_rule == [("operator", word, ("a", "b"))] * 2
-    done = ControlRecord.objects.get(command=word, effect="verified")
-    assert (done.targets, done.reason) == ([str(act.pk)], "the prices were right")
-
-
-def test_the_rule_and_a_reason_are_asked_for_when_steps_are_withdrawn(
-    people: dict[str, Client], own_rule: list[Any], settings: Any
-) -> None:
-    settings.UMBEL_REASONS = {"withdraw": "required"}
-    now = time.time()
-    one = Ladder.objects.create(
-        uuid="runs", worker="w@h", username="ada", role="operator", wait=10, since=now, due_at=now + 10,
-        rungs=[{"do": "SIGTERM", "by": "celery"}],
-    )  # fmt: skip
-    path = f"/tasks/steps/{one.pk}/withdraw/"
-    assert people["operator"].post(path).status_code == 422
-    will_answer("Only its author ends it.")
-    assert people["operator"].post(path, {"reason": "it cleans up"}).status_code == 403
-    assert Ladder.objects.filter(ended_at=None).exists()
-    assert people["operator"].post(path, {"reason": "it cleans up"}).status_code == 302
-    assert own_rule == [("operator", "withdraw", ("runs",))] * 2
-    assert ControlRecord.objects.get(command="withdraw", effect="noted").reason == "it cleans up"
-
-
-def test_the_rule_is_given_the_names_of_tasks_that_are_retried_together(
-    people: dict[str, Client], own_rule: list[Any]
-) -> None:
-    waiting("a", "b", "c")
-    Task.objects.update(state="FAILURE")
-    Task.objects.filter(uuid="c").update(name="shop.bill")
-    assert people["operator"].post("/tasks/retry/", {"uuid": ["a", "b", "c"]}).status_code == 200
-    act = BulkAct.objects.get()
-    will_answer("Bills are sent once.")
-    answer = people["operator"].post(f"/acts/{act.pk}/confirm/", {"reason": "the mail was down"})
-    assert answer.status_code == 403
-    people["operator"].post(f"/acts/{act.pk}/confirm/", {"reason": "the mail was down"})
-    people["operator"].post(f"/acts/{act.pk}/withdraw/")
-    names = ("shop.bill", "shop.nap")
-    assert own_rule == [
-        *[("operator", "send_task", names)] * 3,
-        ("operator", "withdraw", names),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [
-        (
-            "Only the billing team stops <b>billing</b>.",
-            "Only the billing team stops &lt;b&gt;billing&lt;/b&gt;.",
-        ),
-        (False, "own rule does not allow it"),
-        (None, "gave no clear answer"),
-        ("", "gave no clear answer"),
-        (1, "gave no clear answer"),
-        (RuntimeError("no LDAP"), "own rule failed"),
-    ],
-)
-def test_only_a_clear_yes_of_the_sites_rule_lets_through(
-    answer: Any, said: str, people: dict[str, Client], sent: Sent, own_rule: list[Any]
-) -> None:
-    for method, path in (("post", "/tasks/revoke/"), ("get", "/tasks/terminate/")):
-        will_answer(answer)
-        got = getattr(people["admin"], method)(path, {"uuid": "runs"})
-        assert got.status_code == 403 and said in got.content.decode(), path
-    assert not sent.commands and len(own_rule) == 2
-    record = ControlRecord.objects.get()
-    assert (record.command, record.targets, record.effect) == ("revoke", ["runs"], "refused")
-
-
-def test_the_rule_cannot_give_what_the_role_has_not(
-    people: dict[str, Client], sent: Sent, own_rule: list[Any], settings: Any
-) -> None:
-    settings.UMBEL_PERMISSIONS = {"revoke": "admin"}
-    assert people["operator"].post("/tasks/revoke/", {"uuid": "a"}).status_code == 403
-    assert not sent.commands and not own_rule
-
-
 # At the start
 
 
@@ -445,7 +246,7 @@ def test_the_rule_cannot_give_what_the_role_has_not(
         ("UMBEL_PERMISSION_RULE", "no.such.rule", "'no.such.rule', which cannot be imported"),
         (
             "UMBEL_PERMISSION_RULE",
-            "tests.test_permissions.not_callable",
+            "tests.test_permissions.PASSWORD",
             "is no function. Give the dotted path",
         ),
     ],
@@ -456,111 +257,3 @@ def test_a_mistake_in_the_settings_ends_the_start(settings: Any, name: str, valu
     with pytest.raises(process.CommandError) as refused:
         process.check_settings()
     assert said in str(refused.value)
-
-
-# Reasons
-
-
-@pytest.mark.usefixtures("worker")
-def test_a_reason_that_is_required_is_asked_for_and_nothing_is_lost(
-    people: dict[str, Client], sent: Sent, settings: Any
-) -> None:
-    settings.UMBEL_REASONS = {"terminate": "required", "revoke": "required"}
-    running()
-    client = people["operator"]
-    assert (
-        'name="reason" maxlength="500" autocomplete="off" required'
-        in client.get("/tasks/terminate/?uuid=runs").content.decode()
-    )
-    given = {"uuid": ['"><b>'], "signal": "SIGKILL", "reason": "  "}
-    for headers in ({}, {"HX-Request": "true"}):
-        answer = client.post("/tasks/terminate/", given, headers=headers)
-        html = answer.content.decode()
-        assert answer.status_code == 422 and "This command wants a reason" in html
-        for kept in ('value="&quot;&gt;&lt;b&gt;"', 'name="signal" value="SIGKILL"'):
-            assert kept in html
-        assert answer.get("HX-Retarget", "") == ("#dialog" if headers else "")
-    assert not sent.commands and not ControlRecord.objects.exists()
-    # A button without a form of its own asks as well.
-    answer = client.post("/tasks/revoke/", {"uuid": "waits"}, headers={"HX-Request": "true"})
-    assert answer.status_code == 422 and "Revoke 1 task: why?" in answer.content.decode()
-    assert client.post("/tasks/revoke/", {"uuid": "waits", "reason": "wrong day"}).status_code == 302
-    assert [one.reason for one in sent.commands] == ["wrong day"]
-
-
-@pytest.mark.usefixtures("worker")
-def test_by_default_no_reason_is_required_and_a_setting_leaves_the_field_out(
-    people: dict[str, Client], sent: Sent, settings: Any
-) -> None:
-    running()
-    client = people["operator"]
-    html = client.get("/tasks/terminate/?uuid=runs").content.decode()
-    assert "Optional. Saved in the audit log." in html
-    assert client.post("/tasks/terminate/", {"uuid": "runs", "signal": "SIGTERM"}).status_code == 302
-    assert permissions.reason_for("bulk") == "required" and permissions.reason_for("ping") == "none"
-    settings.UMBEL_REASONS = {"terminate": "none"}
-    assert 'name="reason"' not in client.get("/tasks/terminate/?uuid=runs").content.decode()
-
-
-# Buttons of what is sent later, or step by step
-
-
-def shown_to(people: dict[str, Client], path: str) -> dict[str, str]:
-    return {role: people[role].get(path).content.decode() for role in ("operator", "admin")}
-
-
-def button(html: str, said: str) -> str:
-    """The tag of the button that says this."""
-    found = re.findall(rf"<(?:button|a) [^>]*>(?:<svg(?:(?!</svg>).)*</svg>)?{re.escape(said)}", html)
-    return str(found[-1]) if found else ""
-
-
-@pytest.mark.usefixtures("worker")
-@pytest.mark.parametrize("needs", ["drain", "cancel_consumer"])
-def test_a_drain_is_off_for_who_may_not_begin_it(
-    needs: str, people: dict[str, Client], settings: Any
-) -> None:
-    settings.UMBEL_PERMISSIONS = {needs: "admin"}
-    heads = shown_to(people, "/workers/1/")
-    assert "disabled" in button(heads["operator"], "Drain…") and "Needs the admin role" in heads["operator"]
-    assert button(heads["admin"], "Drain…") and "disabled" not in button(heads["admin"], "Drain…")
-    pages = shown_to(people, "/workers/1/drain/")
-    assert "drain/begin" not in pages["operator"] and "Needs the admin role" in pages["operator"]
-    assert "drain/begin" in pages["admin"]
-
-
-@pytest.mark.usefixtures("worker")
-def test_what_goes_on_with_a_drain_and_what_undoes_it_is_off_by_the_table(
-    people: dict[str, Client], settings: Any
-) -> None:
-    Drain.objects.create(worker="w@h", at=time.time(), username="ada", role="admin", queues=["mail"])
-    for name, said in (
-        ("drain", "Cancel 1 again"),
-        ("cancel_consumer", "Cancel 1 again"),
-        ("end_drain", "Undo: consume again"),
-        ("add_consumer", "Undo: consume again"),
-        ("shutdown", "Shut down…"),
-    ):
-        settings.UMBEL_PERMISSIONS = {name: "admin"}
-        pages = shown_to(people, "/workers/1/drain/")
-        off = button(pages["operator"], said)
-        assert "disabled" in off and "Needs the admin role" in off, name
-        assert button(pages["admin"], said) and "disabled" not in button(pages["admin"], said), name
-
-
-@pytest.mark.usefixtures("worker")
-def test_a_shrink_when_free_and_its_withdrawal_are_off_by_the_table(
-    people: dict[str, Client], settings: Any
-) -> None:
-    now = time.time()
-    WaitingShrink.objects.create(worker="w@h", at=now, to=2, until=now + 900, username="ada", role="admin")
-    for name, said in (
-        ("shrink_when_free", "When free"),
-        ("pool_shrink", "When free"),
-        ("keep_size", "Withdraw"),
-    ):
-        settings.UMBEL_PERMISSIONS = {name: "admin"}
-        pages = shown_to(people, "/workers/1/")
-        off = button(pages["operator"], said)
-        assert "disabled" in off and "Needs the admin role" in off, name
-        assert button(pages["admin"], said) and "disabled" not in button(pages["admin"], said), name

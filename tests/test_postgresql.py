@@ -76,7 +76,10 @@ SETS = {
         *(f"tests/test_{name}.py" for name in ("scaling_lease", "scaling_doubt", "siblings")),
         *("-k", "not either_server"),
     ],
-    "engine": ["tests/test_engine.py", "-k", f"(TestFlow or TestConnection) and {NOT}"],
+    "engine": [
+        *("tests/test_engine.py", "tests/test_engine_rounds.py"),
+        *("-k", f"(TestFlow or TestConnection) and {NOT}"),
+    ],
     "pages": [
         *(
             f"tests/test_{name}.py"
@@ -95,11 +98,26 @@ SETS = {
     ],
     "controls": [
         f"tests/test_{name}.py"
-        for name in ("worker_page", "task_controls", "worker_controls", "access", "control", "bands", "runs")
+        for name in (
+            "worker_page",
+            "task_controls",
+            "worker_controls",
+            "access",
+            "control",
+            "bands",
+            "runs",
+            "runs_again",
+            "runs_routes",
+        )
     ],
-    "acts": [f"tests/test_{name}.py" for name in ("acts", "act_pages", "keeping", "ladders", "standing")],
+    "acts": [
+        f"tests/test_{name}.py"
+        for name in ("acts", "acts_sent", "acts_settled", "act_pages", "keeping", "ladders", "standing")
+    ],
     "people": [f"tests/test_{name}.py" for name in ("audit", "notes", "thresholds", "lately")],
-    "programs": [f"tests/test_{name}.py" for name in ("api", "api_search", "settings_page", "pairs")],
+    "programs": [
+        f"tests/test_{name}.py" for name in ("api", "api_callers", "api_search", "settings_page", "pairs")
+    ],
 }
 
 

@@ -14,7 +14,7 @@ from dashboard.queries.redelivery import Timeout, forecast, timeout_of
 from monitor.cluster.twice import twice
 from monitor.models import Feed, Task, Worker
 from monitor.records import FeedRecord
-from tests.test_cluster_tasks import Story, V, W
+from tests.stories import Story, V, W
 
 
 def test_one_attempt_on_two_workers_at_once_ran_twice() -> None:
