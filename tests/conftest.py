@@ -9,11 +9,12 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from demo import valkey as valkey_server
 from demo.guard import Guarded, guarded
@@ -169,12 +170,25 @@ WorkerFactory = Callable[..., Worker]
 
 
 @pytest.fixture
-def worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[WorkerFactory]:
+def worker(tmp_path: Path) -> Iterator[WorkerFactory]:
     """``worker(broker, pool="prefork", concurrency=2, queues=("celery",), name="w1", options=())``.
 
     ``broker`` is a URL; the result backend is the same URL when it is Redis and no other is given. Answers
     once the worker does. ``grace``: seconds that a stop may take before the worker is killed.
     """
+    with _workers(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def resident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerFactory]:
+    """As ``worker``, for those that all tests of a file share and leave as they were."""
+    with _workers(tmp_path_factory.mktemp("workers")) as start:
+        yield start
+
+
+@contextmanager
+def _workers(folder: Path) -> Iterator[WorkerFactory]:
     started: list[Worker] = []
     numbers = itertools.count(1)
 
@@ -202,17 +216,19 @@ def worker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[WorkerFac
         env = os.environ | {"SHOP_BROKER": broker, "SHOP_BACKEND": backend, "PYTHONPATH": str(ROOT)}
         env |= {"SHOP_EVENTS": "1" if events else "0"}
         env.pop("DJANGO_SETTINGS_MODULE", None)  # else Celery takes the shop for a Django site
-        process = guarded(argv, tmp_path / f"{hostname}.log", env=env, cwd=ROOT, grace=grace)
+        process = guarded(argv, folder / f"{hostname}.log", env=env, cwd=ROOT, grace=grace)
         running = Worker(hostname, process, broker)
         started.append(running)
         _wait_for_ping(running, timeout)
         return running
 
-    yield start
-    for one in started:
-        one.process.ask_to_stop()
-    for one in started:
-        one.stop()
+    try:
+        yield start
+    finally:
+        for one in started:
+            one.process.ask_to_stop()
+        for one in started:
+            one.stop()
 
 
 def _wait_for_ping(worker: Worker, timeout: float) -> None:
@@ -245,6 +261,8 @@ def shop(broker: str) -> Any:
             result_backend=backend,
             broker_pool_limit=app.conf.broker_pool_limit,
             broker_transport_options=app.conf.broker_transport_options,
+            # A result that is let go of after its server has ended would look for that for twenty seconds.
+            result_backend_transport_options={"retry_policy": {"max_retries": 1, "interval_start": 0.1}},
         )
     return _shops[broker]
 
@@ -255,18 +273,26 @@ _shops: dict[str, Any] = {}
 # Chromium
 
 
-@pytest.fixture(scope="session")
-def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
-    found = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))),
-        None,
-    )
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for the tests of a file: while it is there, no other loop can run in this thread."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next((path for name in names if (path := shutil.which(name))), None)
     if not found:
         not_here("Chromium is not installed (on Debian: apt install chromium).")
     expect.set_options(timeout=5_000 * PATIENCE)
-    # Playwright's own loop runs in the test's thread, where Django would refuse its ORM.
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
-    return browser_type_launch_args | {"executable_path": found, "args": CHROMIUM_FLAGS}
+    with sync_playwright() as playwright, pytest.MonkeyPatch.context() as patch:
+        # Django would refuse its ORM in a thread that has a loop.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+        yield playwright.chromium.launch(executable_path=found, args=CHROMIUM_FLAGS)
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page without cookies."""
+    context = browser.new_context()
+    yield context.new_page()
+    context.close()
 
 
 # Faults
@@ -312,25 +338,29 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
 
 @pytest.fixture
 def signed_in(product: Product, browser: Browser) -> Iterator[Any]:
-    """``signed_in("otto")`` is a page in a browser of their own; script errors and CSP reports fail."""
-    from tests.product import PASSWORD
+    """``signed_in("otto")`` is a page in a browser of its own; script errors and CSP reports fail.
+
+    Who has signed in once is known by the cookie from then on.
+    """
+    from tests.product import sign_in
 
     contexts, wrong = [], []
 
-    def sign_in(name: str = "otto", **options: Any) -> Page:
-        context = browser.new_context(base_url=product.url, **options)
+    def signed_in(name: str = "otto", **options: Any) -> Page:
+        if name not in product.sessions:
+            with browser.new_context(base_url=product.url) as first:
+                sign_in(first.new_page(), name)
+                product.sessions[name] = first.storage_state()
+        context = browser.new_context(base_url=product.url, storage_state=product.sessions[name], **options)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda said: "Content Security" in said.text and wrong.append(said.text))
-        page.goto("/sign-in/")
-        page.get_by_label("User name").fill(name)
-        page.get_by_label("Password").fill(PASSWORD)
-        page.get_by_role("button", name="Sign in").click()
+        page.goto("/")
         expect(page.get_by_role("heading", name="Overview")).to_be_visible()
         return page
 
-    yield sign_in
+    yield signed_in
     for context in contexts:
         context.close()
     assert wrong == []

@@ -11,11 +11,12 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import redis
+from playwright.sync_api import Page, expect
 
 from demo import valkey
 from demo.guard import guarded
@@ -23,6 +24,16 @@ from tests.conftest import ROOT, shop, wait_until
 
 PASSWORD = "correct-horse-battery"
 PEOPLE = {"ada": "admin", "otto": "operator", "vera": "viewer"}
+
+ADD_PEOPLE = """
+import json, sys
+import django; django.setup()
+from django.core.management import call_command
+from dashboard import access
+call_command("migrate", verbosity=0)
+for name, role in json.loads(sys.argv[1]).items():
+    access.create_user(name, role, sys.argv[2])
+"""
 
 
 @dataclass
@@ -32,6 +43,8 @@ class Product:
     url: str
     broker: str
     host: str
+    # Of those who have signed in, by name: what their browser keeps.
+    sessions: dict[str, Any] = field(default_factory=dict)
 
     def hostname(self, name: str) -> str:
         return f"{name}@{self.host}"
@@ -78,11 +91,11 @@ def running(folder: Path) -> Iterator[Product]:
         "UMBEL_PORT": str(port),
         "PYTHONPATH": str(ROOT),
     }
-    for name, role in PEOPLE.items():
-        subprocess.run(
-            [sys.executable, "-m", "umbel", "user", "add", name, "--role", role, "--password-stdin"],
-            input=PASSWORD, text=True, check=True, env=settings, cwd=ROOT, capture_output=True,
-        )  # fmt: skip
+    # All of them by one process: each ``umbel user add`` would take seconds.
+    subprocess.run(
+        [sys.executable, "-c", ADD_PEOPLE, json.dumps(PEOPLE), PASSWORD],
+        check=True, env=settings | {"DJANGO_SETTINGS_MODULE": "dashboard.settings"}, cwd=ROOT,
+    )  # fmt: skip
     umbel = guarded([sys.executable, "-m", "umbel"], folder / "umbel.log", env=settings, cwd=ROOT)
     started.append(umbel)
     url = f"http://127.0.0.1:{port}"
@@ -119,6 +132,15 @@ def send(connection: Any, key: str, body: Any) -> None:
         },
     }
     connection.publish(f"/0.celeryev/{key}", json.dumps(envelope))
+
+
+def sign_in(page: Page, name: str) -> None:
+    """By the form, to the overview."""
+    page.goto("/sign-in/")
+    page.get_by_label("User name").fill(name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
 
 
 def answers(url: str) -> bool:

@@ -3,62 +3,38 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
+import psycopg
 import pytest
 
-from demo.guard import guarded
-from demo.valkey import free_port
-from tests.conftest import ROOT, need_program, wait_until
+from tests.conftest import ROOT
+from tests.postgresql import Server
 
 pytestmark = pytest.mark.live
 
-# PostgreSQL refuses to run as root.
-USER = {"user": "nobody"} if os.geteuid() == 0 else {}
+MIGRATE = """
+import django; django.setup()
+from django.core.management import call_command
+call_command("migrate", verbosity=0)
+"""
 
 
 @pytest.fixture(scope="module")
-def postgresql() -> Iterator[str]:
-    """The URL of a server of this test run, on loopback; nothing outlives it."""
-    initdb = need_program("initdb", package="postgresql")
-    postgres = need_program("postgres", package="postgresql")
-    # pytest's own temporary folders are closed to the user nobody.
-    folder = Path(tempfile.mkdtemp(prefix="umbel-postgresql-"))
-    if USER:
-        shutil.chown(folder, USER["user"])
-    data, port = folder / "data", free_port()
-    argv = [initdb, "-D", str(data), "-U", "umbel", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
-    made = subprocess.run(
-        argv,
-        cwd=folder,
-        env={"PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=False,
-        **USER,
-    )
-    assert made.returncode == 0, made.stderr
-    argv = [postgres, "-D", str(data), "-p", str(port), "-k", str(folder), "-h", "127.0.0.1"]
-    argv += ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
-    if USER:
-        argv = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *argv]
-    running = guarded(argv, folder / "postgresql.log", cwd=folder, grace=3)
-    try:
-        wait_until(
-            lambda: "ready to accept connections" in running.tail() or not running.running(),
-            60,
-            what="the start of PostgreSQL",
-        )
-        assert running.running(), running.tail(30)
-        yield f"postgres://umbel@127.0.0.1:{port}/postgres"
-    finally:
-        running.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+def postgresql() -> Iterator[dict[str, str]]:
+    """A server and, on it, a migrated database which those of the tests are made like; as variables."""
+    with Server() as server:
+        migrated = server.url.replace("/postgres", "/umbel")
+        with psycopg.connect(server.url, autocommit=True) as admin:
+            admin.execute("CREATE DATABASE umbel")
+        env = os.environ | {
+            "UMBEL_DATABASE": migrated,
+            "DJANGO_SETTINGS_MODULE": "dashboard.settings",
+        }
+        subprocess.run([sys.executable, "-c", MIGRATE], cwd=ROOT, env=env, check=True)
+        yield {"UMBEL_TEST_DATABASE": server.url, "UMBEL_TEST_TEMPLATE": "umbel"}
 
 
 # What these words name is about the file of SQLite.
@@ -122,11 +98,11 @@ SETS = {
 
 
 @pytest.mark.parametrize("tests", SETS.values(), ids=SETS)
-def test_it_holds_on_postgresql_too(postgresql: str, tests: list[str]) -> None:
+def test_it_holds_on_postgresql_too(postgresql: dict[str, str], tests: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", *tests],
         cwd=ROOT,
-        env=os.environ | {"UMBEL_TEST_DATABASE": postgresql},
+        env=os.environ | postgresql,
         capture_output=True,
         text=True,
         check=False,

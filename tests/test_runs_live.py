@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from html import unescape
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -19,22 +18,25 @@ from django.test import Client
 from dashboard import access
 from demo.valkey import Server
 from monitor import broker as broker_module
-from monitor import queues
 from monitor.broker import Broker
-from monitor.control import Actor, Command, Message, Refused, Unreachable, perform
-from monitor.control.runs import again
-from monitor.control.runs.originals import original
+from monitor.control import Command, Message, Refused, perform
+from monitor.control.originals import original
 from monitor.models import ControlRecord, SentTask, Task
 from tests import test_control_transports as transports
 from tests.clusters import proved
-from tests.conftest import Worker, WorkerFactory, shop, wait_until
+from tests.conftest import Worker, WorkerFactory, shop
 from tests.engines import Start, engines
+from tests.runs import OPERATOR, QUICK, RETRY, RUN, body, ended, filled, known, messages, wished
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
+LONG = "a long story, " * 200
 
-OPERATOR = Actor(None, "ada", "operator")
-RUN, RETRY = "/tasks/run/", "/tasks/retry/"
-QUICK = ("--heartbeat-interval", "1")
+
+@pytest.fixture(scope="module")
+def here(valkey: Server, resident: WorkerFactory) -> Worker:
+    """Takes from a queue of each test."""
+    queues = ("hand", "again", "bulk-again", "short", "right", "later", "flow")
+    return resident(valkey.url, name="here", queues=queues, options=QUICK)
 
 
 @pytest.fixture
@@ -49,70 +51,11 @@ def operator(client: Client) -> Client:
     return client
 
 
-def known(worker: Worker, *, names: bool = False) -> None:
-    """The engine has heard what it consumes, and which names it knows."""
-    from monitor import models
-
-    told = models.Worker.objects.filter(hostname=worker.hostname, status="online")
-
-    def is_known() -> bool:
-        row = told.first()
-        return bool(row and row.queues and (not names or row.details.get("registered")))
-
-    wait_until(is_known, 30, what=f"{worker.hostname} to be known")
-
-
-def ended(uuid: str, state: str) -> Task:
-    found: Task = wait_until(
-        lambda: Task.objects.filter(uuid=uuid, state=state).first(), 20, what=f"{uuid} to be {state}"
-    )
-    return found
-
-
-def wished(uuid: str, wish: str) -> ControlRecord:
-    """A task again, as the form and the acts send it: the same wish under the same id."""
-    found = original(uuid)
-    assert found is not None
-    return perform(again.command_for([(found, again.identity(uuid, wish))]), OPERATOR)
-
-
-def filled(client: Client, **given: str) -> dict[str, str]:
-    """The form's own values as a browser would post them."""
-    html = client.get(RUN, given).content.decode()
-    values = {name: "" for name in ("args", "kwargs")}
-    values["token"] = re.findall(r'name="token" value="([^"]+)"', html)[0]
-    if "again" in given:
-        values["again"] = given["again"]
-    for name in ("name", "queue"):
-        found = re.findall(rf'name="{name}"[^>]* value="([^"]*)"', html)
-        values[name] = unescaped(found[0]) if found else ""
-    for name in ("args", "kwargs"):
-        values[name] = unescaped(re.findall(rf'<textarea[^>]* name="{name}"[^>]*>([^<]*)<', html)[0])
-    values["priority"] = (re.findall(r'<option value="(\d)" selected', html) or [""])[0]
-    return values
-
-
-def unescaped(text: str) -> str:
-    from html import unescape
-
-    return unescape(text)
-
-
-def messages(url: str, key: str) -> list[dict[str, Any]]:
-    with redis.Redis.from_url(url) as client:
-        return [json.loads(raw) for raw in client.lrange(key, 0, -1)]
-
-
-def body(message: dict[str, Any]) -> list[Any]:
-    found: list[Any] = json.loads(base64.b64decode(message["body"]))
-    return found
-
-
 def test_a_task_run_by_hand_runs_once_and_its_page_says_so(
-    valkey: Server, worker: WorkerFactory, start: Start, operator: Client
+    valkey: Server, here: Worker, start: Start, operator: Client
 ) -> None:
     start(valkey.url, inspect_every=1.0)
-    known(worker(valkey.url, queues=("hand",), options=QUICK), names=True)
+    known(here, names=True)
     html = operator.get(RUN).content.decode()
     assert '<option value="shop.add">' in html and '<option value="hand">1 worker' in html
     form = filled(operator) | {"name": "shop.add", "args": "[1,\n 2]", "queue": "hand", "priority": "6"}
@@ -135,10 +78,10 @@ def test_a_task_run_by_hand_runs_once_and_its_page_says_so(
 
 
 def test_a_failed_task_is_retried_as_it_was_and_both_pages_say_so(
-    valkey: Server, worker: WorkerFactory, start: Start, operator: Client
+    valkey: Server, here: Worker, start: Start, operator: Client
 ) -> None:
     start(valkey.url, inspect_every=1.0)
-    known(worker(valkey.url, queues=("again",), options=QUICK))
+    known(here)
     old = str(shop(valkey.url).send_task("shop.boom", kwargs={"text": "it's gone"}, queue="again").id)
     ended(old, "FAILURE")
     answer = operator.post(RETRY, {"uuid": old, "reason": "the shop is back"}, headers={"HX-Request": "true"})
@@ -164,10 +107,10 @@ def test_a_failed_task_is_retried_as_it_was_and_both_pages_say_so(
 
 
 def test_one_wish_of_a_bulk_act_is_one_task_however_often_it_is_asked_for(
-    valkey: Server, worker: WorkerFactory, start: Start, operator: Client
+    valkey: Server, here: Worker, start: Start, operator: Client
 ) -> None:
     start(valkey.url, inspect_every=1.0)
-    known(worker(valkey.url, queues=("bulk-again",), options=QUICK))
+    known(here)
     old = str(shop(valkey.url).send_task("shop.boom", ["x"], queue="bulk-again").id)
     answer = operator.post(RETRY, {"uuid": "00000000-0000-0000-0000-000000000000"})
     assert answer.status_code == 409 and "is in Umbel&#x27;s history" in answer.content.decode()
@@ -206,13 +149,10 @@ def test_the_same_wish_at_the_same_moment_is_one_task(valkey: Server) -> None:
     assert "no worker has told of it yet" not in proved(ControlRecord.objects.get(pk=records.pop())).evidence
 
 
-def test_what_events_cut_is_asked_for_and_read_from_an_extended_result(
-    valkey: Server, worker: WorkerFactory, start: Start, operator: Client, monkeypatch: Any
-) -> None:
+def test_what_events_cut_is_asked_for(valkey: Server, here: Worker, start: Start, operator: Client) -> None:
     start(valkey.url, inspect_every=1.0)
-    long = "a long story, " * 200
-    known(worker(valkey.url, queues=("short",), options=QUICK, name="plain"))
-    cut = str(shop(valkey.url).send_task("shop.boom", [long], queue="short").id)
+    known(here)
+    cut = str(shop(valkey.url).send_task("shop.boom", [LONG], queue="short").id)
     ended(cut, "FAILURE")
     answer = operator.post(RETRY, {"uuid": cut}, headers={"HX-Request": "true"})
     assert answer["HX-Redirect"] == f"{RUN}?again={cut}"
@@ -227,16 +167,22 @@ def test_what_events_cut_is_asked_for_and_read_from_an_extended_result(
     sent = SentTask.objects.get()
     assert (sent.of, sent.source, sent.edited) == (cut, "form", True)
     assert ended(sent.uuid, "FAILURE").exception == "ValueError('told again')"
+
+
+def test_what_events_cut_is_read_from_an_extended_result(
+    valkey: Server, worker: WorkerFactory, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(valkey.url, inspect_every=1.0)
     monkeypatch.setenv("SHOP_EXTENDED", "1")
     known(worker(valkey.url, queues=("long",), options=QUICK, name="extended"))
-    kept = str(shop(valkey.url).send_task("shop.boom", [long], queue="long").id)
+    kept = str(shop(valkey.url).send_task("shop.boom", [LONG], queue="long").id)
     ended(kept, "FAILURE")
     record = proved(wished(kept, "once"))
     sent = SentTask.objects.get(of=kept)
     assert (record.effect, sent.source) == ("verified", "result"), record.evidence
     ended(sent.uuid, "FAILURE")
     told = broker_module.current().read_inputs([sent.uuid])[sent.uuid]
-    assert told.args == [long]
+    assert told.args == [LONG]
 
 
 def test_a_waiting_message_is_sent_again_whole_and_its_secrets_are_on_no_page(
@@ -261,7 +207,7 @@ def test_a_waiting_message_is_sent_again_whole_and_its_secrets_are_on_no_page(
     assert answer.status_code == 422 and "No online worker consumes" in answer.content.decode()
     assert not SentTask.objects.exists()
     ticks = re.findall(r'name="despite" value="([^"]+)"', answer.content.decode())
-    answer = operator.post(RUN, form | {"despite": [unescaped(tick) for tick in ticks]})
+    answer = operator.post(RUN, form | {"despite": [unescape(tick) for tick in ticks]})
     assert answer.status_code == 302, answer.content.decode()
     sent = SentTask.objects.get()
     new, first = messages(valkey.url, f"{queue}\x06\x166")
@@ -278,10 +224,10 @@ def test_a_waiting_message_is_sent_again_whole_and_its_secrets_are_on_no_page(
 
 
 def test_a_queue_that_is_not_there_and_a_name_nobody_knows_want_a_word(
-    valkey: Server, worker: WorkerFactory, start: Start, operator: Client
+    valkey: Server, here: Worker, start: Start, operator: Client
 ) -> None:
     start(valkey.url, inspect_every=1.0)
-    known(worker(valkey.url, queues=("right",), options=QUICK), names=True)
+    known(here, names=True)
 
     def message(name: str, queue: str) -> Command:
         uuid = f"{name}-{queue}-{time.time()}"
@@ -294,7 +240,7 @@ def test_a_queue_that_is_not_there_and_a_name_nobody_knows_want_a_word(
     form = filled(operator) | {"name": "shop.add", "args": "[1, 2]", "queue": "wrong"}
     html = operator.post(RUN, form).content.decode()
     assert "has no queue called" in html and not messages(valkey.url, "wrong")
-    (tick,) = [unescaped(one) for one in re.findall(r'name="despite" value="([^"]+)"', html)]
+    (tick,) = [unescape(one) for one in re.findall(r'name="despite" value="([^"]+)"', html)]
     # A tick at one queue is none at another.
     assert operator.post(RUN, form | {"queue": "worse", "despite": tick}).status_code == 422
     assert operator.post(RUN, form | {"despite": tick}).status_code == 302
@@ -323,10 +269,10 @@ def test_what_a_worker_holds_is_asked_of_it_and_shown_as_its_sender_shows_it(
 
 
 def test_a_countdown_and_an_expiry_reach_the_worker(
-    valkey: Server, worker: WorkerFactory, start: Start, operator: Client
+    valkey: Server, here: Worker, start: Start, operator: Client
 ) -> None:
     start(valkey.url, inspect_every=1.0)
-    known(worker(valkey.url, queues=("later",), options=QUICK))
+    known(here)
     form = {"name": "shop.add", "args": "[1, 2]", "queue": "later"}
     form = filled(operator) | form
     began = time.time()
@@ -375,7 +321,7 @@ def test_a_broker_that_is_away_gets_nothing_and_the_form_says_so(operator: Clien
     html = operator.get(RUN, {"again": "old"}).content.decode()
     form = filled(operator, again="old")
     ticks = re.findall(r'name="despite" value="([^"]+)"', html)
-    answer = operator.post(RUN, form | {"despite": [unescaped(tick) for tick in ticks]})
+    answer = operator.post(RUN, form | {"despite": [unescape(tick) for tick in ticks]})
     assert answer.status_code == 503
     html = answer.content.decode()
     assert "Not sent." in html and "cannot be reached" in html and "pw-of-broker" not in html
@@ -386,57 +332,11 @@ def test_a_broker_that_is_away_gets_nothing_and_the_form_says_so(operator: Clien
     assert "Not sent" in page and "tried to send" in page
 
 
-def test_on_rabbitmq_it_is_confirmed_and_runs(
-    rabbitmq: str, valkey: Server, worker: WorkerFactory, start: Start, operator: Client
-) -> None:
-    start(rabbitmq, result_backend=valkey.url, inspect_every=1.0)
-    known(worker(rabbitmq, queues=("umbel.run",), backend=valkey.url, options=QUICK))
-    form = filled(operator) | {"name": "shop.add", "args": "[20, 22]", "queue": "umbel.run"}
-    answer = operator.post(RUN, form)
-    assert answer.status_code == 302, answer.content.decode()
-    sent = SentTask.objects.get()
-    row = ended(sent.uuid, "SUCCESS")
-    assert (row.result, row.queue) == ("42", "umbel.run") and row.sender.startswith("umbel")
-    assert proved(sent.record).effect == "verified"
-    # The failed one again: its arguments out of its events.
-    old = str(shop(rabbitmq).send_task("shop.boom", ["gone"], queue="umbel.run").id)
-    ended(old, "FAILURE")
-    record = wished(old, "once")
-    assert ended(record.targets[0], "FAILURE").exception == "ValueError('gone')"
-
-
-def test_on_rabbitmq_a_queue_is_made_only_with_a_word(rabbitmq: str) -> None:
-    broker_module.configure(Broker(rabbitmq))
-    broker = broker_module.current()
-
-    def command(uuid: str, **arguments: Any) -> Command:
-        return Command(
-            "send_task", (uuid,), arguments, messages=(Message(uuid, "shop.add", "umbel.new", [1, 2]),)
-        )
-
-    with pytest.raises(Refused, match=r"has no queue called 'umbel\.new'.*RabbitMQ would get a new one"):
-        perform(command("rabbit-1"), OPERATOR)
-    assert queues.depths(broker, ["umbel.new"])[0].waiting is None
-    record = proved(perform(command("rabbit-2", despite=["new queue"]), OPERATOR))
-    assert record.effect == "partly" and "no worker has told of it yet" in record.evidence
-    assert queues.depths(broker, ["umbel.new"])[0].waiting == 1
-    with broker.app.connection_for_write() as connection:
-        connection.default_channel.queue_delete("umbel.new")
-    # It went between the look and the sending: the broker gives the message back, and that is told.
-    from monitor.control.orders import Order
-    from monitor.control.runs import sending
-
-    message = Message("rabbit-3", "shop.add", "umbel.new", [1, 2])
-    order = Order(Command("send_task", ("rabbit-3",), messages=(message,)), [], {}, messages=(message,))
-    with pytest.raises(Unreachable, match="gave the message back"):
-        sending.send(order)
-
-
 def test_the_failed_tasks_of_a_workflow_are_run_again_and_the_others_say_why_not(
-    valkey: Server, worker: WorkerFactory, start: Start, operator: Client
+    valkey: Server, here: Worker, start: Start, operator: Client
 ) -> None:
     start(valkey.url, inspect_every=1.0)
-    known(worker(valkey.url, queues=("flow",), options=QUICK))
+    known(here)
     app = shop(valkey.url)
     root = str(app.send_task("shop.add", [1, 2], queue="flow").id)
     kin = {"root_id": root, "parent_id": root, "queue": "flow"}
