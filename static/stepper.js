@@ -30,15 +30,17 @@ function touch(stepper) {
   say(stepper);
 }
 
-/** While nobody has typed a number, the field shows the pool as it is. */
+/** While nobody has typed a number, the field shows the pool as it is, and what is said of a size is of this one. */
 function follow() {
+  for (const form of $$("[data-allowed-by]")) allow(form, pool()?.[form.dataset.allowedBy]);
   for (const stepper of $$("[data-stepper]")) {
     const input = field(stepper);
     const untouched = !("touched" in stepper.dataset) && document.activeElement !== input;
-    if (untouched && pool()?.size) input.value = pool().size;
+    const other = untouched && pool()?.size && pool().size !== input.value;
+    if (other) input.value = pool().size;
+    if (other && !input.disabled) input.dispatchEvent(new Event("followed"));
     say(stepper);
   }
-  for (const form of $$("[data-allowed-by]")) allow(form, pool()?.[form.dataset.allowedBy]);
 }
 
 /** A control that cannot work now stays in sight, with the reason. */
