@@ -8,6 +8,8 @@ BIN := .venv/bin
 # mypy's Django plugin loads the settings: their data folder must not be the user's.
 export UMBEL_DATA := $(CURDIR)/.umbel
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tests start hundreds of processes: without it each would compile all of Umbel anew.
+unexport PYTHONDONTWRITEBYTECODE
 MAKEFLAGS += --no-print-directory
 
 .PHONY: help demo test check bench ci ready-demo ready-test ready-bench soak clean

@@ -7,7 +7,7 @@ from typing import Any
 from dashboard.queries import drift
 from dashboard.queries import workers as worker_queries
 from monitor import models
-from monitor.control import drifting
+from monitor.control.workers import drifting
 
 NOW = 0.0
 

@@ -13,8 +13,9 @@ import redis
 from django.test import Client
 
 from dashboard import access
-from monitor.control import Actor, Command, Message, Refused, again, perform
-from monitor.control.originals import original
+from monitor.control import Actor, Command, Message, Refused, perform
+from monitor.control.runs import again
+from monitor.control.runs.originals import original
 from monitor.models import ControlRecord, SentTask, Task
 from tests.conftest import Worker, wait_until
 

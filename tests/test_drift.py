@@ -6,8 +6,8 @@ import pytest
 
 from dashboard.queries import attention, drift
 from monitor import models
-from monitor.control import drifting
-from monitor.control.tending import Tender
+from monitor.control.workers import drifting
+from monitor.control.workers.tending import Tender
 from tests import drifted
 from tests.drifted import NOW, follow, grown, known, lines, record, restart, worker
 

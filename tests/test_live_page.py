@@ -203,7 +203,7 @@ def test_no_socket_is_said_with_since_when_and_the_next_try(site: Site, live: Pa
     assert live.locator(".app.is-stale").count() == 1
     site.end("open again")
     site.set(word="back")
-    expect(live.locator("#word h2")).to_have_text("back", timeout=15_000)
+    expect(live.locator("#word h2")).to_have_text("back")
     expect(live.locator("#live")).to_be_hidden()
 
 

@@ -15,7 +15,7 @@ from dashboard.queries import ladders as queries_of_ladders
 from monitor import control as engine
 from monitor.acts.models import BulkAct
 from monitor.control.kinds import KINDS
-from monitor.control.ladders import BACKEND, HERE, Plan, Rung
+from monitor.control.revokes.ladders import BACKEND, HERE, Plan, Rung
 from monitor.models import ControlRecord, Task, Worker
 from tests.test_access import PATTERNS, address
 from tests.test_task_controls import Sent, running

@@ -23,7 +23,7 @@ def test_reload_equals_live(product: Product, signed_in: Any) -> None:
         lambda: (page.goto(f"/tasks/{done.id}/"), "Succeeded" in page.content())[1], 8, what="one that ended"
     )
     page.goto("/workers/")
-    expect(page.locator("main")).to_contain_text(product.hostname("pre").split("@")[0], timeout=8000)
+    expect(page.locator("main")).to_contain_text(product.hostname("pre").split("@")[0])
     for address in ("/workers/", "/tasks/?state=SUCCESS"):
         page.goto(address)
         live = page.wait_for_selector("tr[data-row]") and _shown(page)
@@ -89,7 +89,7 @@ def test_hostile_names_do_no_harm(product: Product, signed_in: Any) -> None:
         assert page.locator("img[src=x]").count() == 0
         assert "hunter2" not in page.content()
     page.goto(f"/tasks/{uuid}/")
-    expect(page.locator("main")).to_contain_text("onerror=alert(1)", timeout=5000)
+    expect(page.locator("main")).to_contain_text("onerror=alert(1)")
     assert dialogs == []
 
 

@@ -12,7 +12,6 @@ from tests.conftest import shop
 from tests.product import Product
 
 pytestmark = [pytest.mark.live, pytest.mark.browser]
-SOON = 8_000  # ms
 
 
 def test_operators_see_each_others_acts_and_viewers_are_told_of_none(
@@ -22,24 +21,24 @@ def test_operators_see_each_others_acts_and_viewers_are_told_of_none(
     otto, ada, vera, log = signed_in("otto"), signed_in("ada"), signed_in("vera"), signed_in("ada")
     for page in (otto, ada, vera):
         page.goto(f"/tasks/{task.id}/")
-        expect(page.locator("#task-head")).to_contain_text(re.compile("Reserved|Scheduled"), timeout=SOON)
+        expect(page.locator("#task-head")).to_contain_text(re.compile("Reserved|Scheduled"))
         page.evaluate("window.notReloaded = true")
     log.goto("/audit/")
     expect(log.locator("#audit-log")).to_be_visible()
     log.evaluate("window.notReloaded = true")
     otto.get_by_role("button", name=re.compile("^Revoke")).first.click()
     told = ada.locator("#toasts .is-quiet")
-    expect(told).to_contain_text("otto: ", timeout=SOON)
+    expect(told).to_contain_text("otto: ")
     expect(told).to_contain_text("add")
-    expect(log.locator("#audit-log")).to_contain_text(task.id[:8], timeout=SOON)
+    expect(log.locator("#audit-log")).to_contain_text(task.id[:8])
     # Once it is proven, the same toast says so, and leaves by itself.
     expect(ada.locator("#toasts .is-quiet")).to_have_count(1)
-    expect(told).to_contain_text(re.compile("otto: 1 task revoked|otto: Revoke 1 task"), timeout=4 * SOON)
+    expect(told).to_contain_text(re.compile("otto: 1 task revoked|otto: Revoke 1 task"), timeout=40_000)
     # Who acted has the own receipt, a viewer nothing.
     expect(otto.locator("#toasts .toast")).to_have_count(1)
     expect(otto.locator("#toasts .is-quiet")).to_have_count(0)
     expect(vera.locator("#toasts .toast")).to_have_count(0)
-    expect(told).to_have_count(0, timeout=3 * SOON)
+    expect(told).to_have_count(0, timeout=40_000)
     # Another page does not tell it again.
     ada.goto("/workers/")
     expect(ada.locator("#workers")).to_be_visible()
@@ -54,9 +53,9 @@ def test_a_worker_that_someone_else_pings_is_told_on_its_page(product: Product, 
     for page in (otto, ada):
         page.goto("/workers/")
         page.locator("tr[data-row] a", has_text="thr").first.click()
-        expect(page.locator("#worker-head")).to_contain_text("Online", timeout=SOON)
+        expect(page.locator("#worker-head")).to_contain_text("Online")
     ada.get_by_role("button", name="Ping").click()
-    expect(otto.locator("#toasts .is-quiet")).to_contain_text("ada: ", timeout=SOON)
+    expect(otto.locator("#toasts .is-quiet")).to_contain_text("ada: ")
     expect(otto.locator("#toasts .is-quiet")).to_contain_text(product.hostname("thr"))
     expect(ada.locator("#toasts .is-quiet")).to_have_count(0)
 
@@ -70,7 +69,7 @@ def test_a_note_is_written_by_keyboard_and_is_there_for_everyone(
     vera = signed_in("vera", viewport={"width": width, "height": 900})
     for page in (otto, vera):
         page.goto(f"/tasks/{task.id}/")
-        expect(page.locator("#task-notes")).to_contain_text("No note yet", timeout=SOON)
+        expect(page.locator("#task-notes")).to_contain_text("No note yet")
     text = f"Waits for the bank {width}\nhttps://wiki.example/bank"
     otto.locator("#note-new summary").focus()
     otto.keyboard.press("Enter")
@@ -81,7 +80,7 @@ def test_a_note_is_written_by_keyboard_and_is_there_for_everyone(
     otto.keyboard.press("Enter")
     for page in (otto, vera):
         note = page.locator("#task-notes .note-t")
-        expect(note).to_contain_text(f"Waits for the bank {width}", timeout=SOON)
+        expect(note).to_contain_text(f"Waits for the bank {width}")
         assert note.get_by_role("link").get_attribute("href") == "https://wiki.example/bank"
         assert _fits(page)
     expect(otto.locator("#note-new textarea")).to_have_value("")
@@ -90,11 +89,11 @@ def test_a_note_is_written_by_keyboard_and_is_there_for_everyone(
     otto.locator("#task-notes").get_by_role("link", name=re.compile("Edit")).click()
     otto.get_by_label("Its words").fill("Came through.")
     otto.get_by_role("button", name="Save note").click()
-    expect(vera.locator("#task-notes .note-t")).to_have_text("Came through.", timeout=SOON)
+    expect(vera.locator("#task-notes .note-t")).to_have_text("Came through.")
     expect(otto.locator("main")).to_contain_text("changed it")
     assert _fits(otto)
     otto.get_by_role("button", name="Remove note").click()
-    expect(vera.locator("#task-notes")).to_contain_text("No note yet", timeout=SOON)
+    expect(vera.locator("#task-notes")).to_contain_text("No note yet")
     shop(product.broker).control.revoke(task.id)
 
 
@@ -103,17 +102,17 @@ def test_times_for_slow_and_stuck_are_set_on_a_tasks_page(product: Product, sign
     otto, vera = signed_in("otto"), signed_in("vera")
     for page in (otto, vera):
         page.goto(f"/tasks/{task.id}/")
-        expect(page.locator("#task-head")).to_contain_text("Running", timeout=SOON)
+        expect(page.locator("#task-head")).to_contain_text("Running")
     expect(vera.locator("#threshold")).to_have_count(0)
     otto.locator("#threshold summary").click()
     otto.get_by_label("Stuck after, s").fill("0.5")
     otto.get_by_role("button", name="Set for this name").click()
-    expect(otto.locator("#toasts")).to_contain_text("Set for every shop.nap", timeout=SOON)
+    expect(otto.locator("#toasts")).to_contain_text("Set for every shop.nap")
     for page in (otto, vera):
-        expect(page.locator("#task-head")).to_contain_text("Stuck", timeout=SOON)
+        expect(page.locator("#task-head")).to_contain_text("Stuck")
         expect(page.locator("#task-usual")).to_contain_text("Set by otto")
     otto.get_by_role("button", name="Back to automatic").click()
-    expect(vera.locator("#task-usual")).not_to_contain_text("Set by otto", timeout=SOON)
+    expect(vera.locator("#task-usual")).not_to_contain_text("Set by otto")
     shop(product.broker).control.revoke(task.id, terminate=True, destination=[product.hostname("pre")])
 
 

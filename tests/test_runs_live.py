@@ -20,7 +20,7 @@ from demo.valkey import Server
 from monitor import broker as broker_module
 from monitor.broker import Broker
 from monitor.control import Command, Message, Refused, perform
-from monitor.control.originals import original
+from monitor.control.runs.originals import original
 from monitor.models import ControlRecord, SentTask, Task
 from tests import test_control_transports as transports
 from tests.clusters import proved
@@ -124,6 +124,13 @@ def test_one_wish_of_a_bulk_act_is_one_task_however_often_it_is_asked_for(
         ended(record.targets[0], "FAILURE")
 
 
+@pytest.fixture
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no worker is there that could tell: it need not be waited for as long."""
+    monkeypatch.setattr("monitor.control.performing.VERIFY_WITHIN", 3.0)
+
+
+@pytest.mark.usefixtures("_soon")
 def test_the_same_wish_at_the_same_moment_is_one_task(valkey: Server) -> None:
     from monitor import models
 
@@ -185,6 +192,7 @@ def test_what_events_cut_is_read_from_an_extended_result(
     assert told.args == [LONG]
 
 
+@pytest.mark.usefixtures("_soon")
 def test_a_waiting_message_is_sent_again_whole_and_its_secrets_are_on_no_page(
     valkey: Server, start: Start, operator: Client
 ) -> None:
@@ -223,6 +231,7 @@ def test_a_waiting_message_is_sent_again_whole_and_its_secrets_are_on_no_page(
     assert not [page for page in pages if "hunter2" in page or "s3cret" in page]
 
 
+@pytest.mark.usefixtures("_soon")
 def test_a_queue_that_is_not_there_and_a_name_nobody_knows_want_a_word(
     valkey: Server, here: Worker, start: Start, operator: Client
 ) -> None:

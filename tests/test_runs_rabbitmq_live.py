@@ -13,7 +13,7 @@ from demo.valkey import Server
 from monitor import broker as broker_module
 from monitor import queues
 from monitor.broker import Broker
-from monitor.control import Command, Message, Refused, perform
+from monitor.control import Command, Message, Refused, Unreachable, perform
 from monitor.models import SentTask
 from tests.clusters import proved
 from tests.conftest import WorkerFactory, shop
@@ -54,7 +54,8 @@ def test_on_rabbitmq_it_is_confirmed_and_runs(
     assert ended(record.targets[0], "FAILURE").exception == "ValueError('gone')"
 
 
-def test_on_rabbitmq_a_queue_is_made_only_with_a_word(rabbitmq: str) -> None:
+def test_on_rabbitmq_a_queue_is_made_only_with_a_word(rabbitmq: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitor.control.performing.VERIFY_WITHIN", 3.0)
     broker_module.configure(Broker(rabbitmq))
     broker = broker_module.current()
 
@@ -72,10 +73,10 @@ def test_on_rabbitmq_a_queue_is_made_only_with_a_word(rabbitmq: str) -> None:
     with broker.app.connection_for_write() as connection:
         connection.default_channel.queue_delete("umbel.new")
     # It went between the look and the sending: the broker gives the message back, and that is told.
-    from monitor.control import sending
     from monitor.control.orders import Order
+    from monitor.control.runs import sending
 
     message = Message("rabbit-3", "shop.add", "umbel.new", [1, 2])
     order = Order(Command("send_task", ("rabbit-3",), messages=(message,)), [], {}, messages=(message,))
-    with pytest.raises(sending.Unreachable, match="gave the message back"):
+    with pytest.raises(Unreachable, match="gave the message back"):
         sending.send(order)

@@ -14,10 +14,10 @@ from monitor import broker as broker_module
 from monitor import control as engine
 from monitor.broker import Broker
 from monitor.control import Actor, Command, Message, Refused, perform
-from monitor.control.arriving import arrived
 from monitor.control.orders import Order
-from monitor.control.originals import agrees, original
-from monitor.control.routes import reserved, route
+from monitor.control.runs.arriving import arrived
+from monitor.control.runs.originals import agrees, original
+from monitor.control.runs.routes import reserved, route
 from monitor.models import SentTask, Worker
 from tests.runs import OPERATOR, Sent, task
 
