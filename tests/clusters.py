@@ -69,6 +69,10 @@ class Cluster:
         self.processes: dict[str, Guarded] = {}
         self.app = Celery("client", broker=url, backend=url, set_as_current=False)
         self.app.conf.task_send_sent_event = True
+        # A result that is let go of after its server has ended would look for that for twenty seconds.
+        self.app.conf.result_backend_transport_options = {
+            "retry_policy": {"max_retries": 1, "interval_start": 0.1}
+        }
         self.client = redis.Redis.from_url(url)
 
     def up(self) -> None:
