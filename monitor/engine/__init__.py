@@ -42,8 +42,8 @@ GATHER = 0.02  # seconds after the first event of a tick, so that what belongs t
 HELPING = 500  # tasks derived before others on the loop have their turn
 FEED_EVERY = 1.0
 PRUNE_EVERY = 60.0
-INDEX_EVERY, INDEX_BEHIND = 1.0, 5.0
-INDEX_AT_ONCE = 50  # tasks: the rows of the next tick wait for them
+INDEX_EVERY, INDEX_BEHIND = 1.0, 3.0
+INDEX_AT_ONCE = 200  # tasks: the rows of the next tick wait for them, and 50 cost twice as much each
 LOOK_EVERY = 0.25
 OPEN_TASKS = 50_000  # restored at the start
 
@@ -94,6 +94,7 @@ class Engine:
         self._backlog = Backlog(options.backlog_limit)
         self._started_at = 0.0
         self._rate = 0.0  # events a second since the last tick
+        self._lately = 0.0  # the same over some seconds
         self._written_until = 0.0  # whatever was heard before has been written, our clock
         self._ticked = (0.0, 0)  # monotonic time and events received at the last tick
         self._fed_at = 0.0
@@ -288,6 +289,7 @@ class Engine:
         """Seconds until the next; longer the more comes: a task that ends within a tick is written once."""
         now, received = time.monotonic(), self.cluster.accounting.received
         rate = self._rate = (received - self._ticked[1]) / max(now - self._ticked[0], TICK)
+        self._lately += (rate - self._lately) * 0.05
         self._ticked = (now, received)
         if self._shedding.look(self.cluster.waiting) >= LONG:
             pause = LONG_EVERY
@@ -389,7 +391,7 @@ class Engine:
 
     async def _index(self) -> None:
         """Words for the search, in the time that is left: a loaded engine lags here first."""
-        while self._rate < BUSY and not self._writer.error:
+        while self._lately < BUSY and not self._writer.error:
             until = min(self.options.clock() - INDEX_BEHIND, self._written_until)
             done = await self._writer.read(search.index_some, INDEX_AT_ONCE, until, otherwise=0)
             if done < INDEX_AT_ONCE:
