@@ -122,18 +122,19 @@ def test_an_end_is_never_overwritten(cluster: Cluster, told: redis.Redis) -> Non
 
 
 def test_it_is_refused_where_it_would_do_nothing(cluster: Cluster, told: redis.Redis) -> None:
-    uuid = cluster.running(PREFORK, 3)
-    assert f"shop.nap is no AbortableTask on {PREFORK}" in refused("abort", uuid)
     waiting = str(cluster.app.send_task("shop.patient", (1,), queue="nobody").id)
     wait_until(lambda: state_of(waiting) == "PENDING", 10)
     assert "not running: revoke it instead" in refused("abort", waiting)
     assert "was ever seen" in refused("abort", "00000000-none")
-    broker_module.configure(Broker(cluster.url))
-    assert "No result backend is set" in refused("abort", uuid)
-    assert told.get(key(uuid)) is None
-    broker_module.configure(Broker(cluster.url, result_backend="redis://:pw-secret@127.0.0.1:1/0"))
-    Worker.objects.update(details={})
-    assert "cannot be reached" in (said := refused("abort", uuid)) and "pw-secret" not in said
+    with cluster.busy(PREFORK, 1) as (uuid,):
+        assert f"shop.gated is no AbortableTask on {PREFORK}" in refused("abort", uuid)
+        broker_module.configure(Broker(cluster.url))
+        assert "No result backend is set" in refused("abort", uuid)
+        assert told.get(key(uuid)) is None
+        broker_module.configure(Broker(cluster.url, result_backend="redis://:pw-secret@127.0.0.1:1/0"))
+        Worker.objects.update(details={})
+        assert "cannot be reached" in (said := refused("abort", uuid)) and "pw-secret" not in said
+        broker_module.configure(Broker(cluster.url))
 
 
 @pytest.mark.parametrize(
