@@ -6,13 +6,20 @@ import base64
 import json
 import re
 import time
+from collections.abc import Iterator
 from html import unescape
 from typing import Any
 
+import pytest
 import redis
 from django.test import Client
 
 from dashboard import access
+from demo.valkey import Server
+from monitor import broker as broker_module
+from monitor import control as engine
+from monitor import models
+from monitor.broker import Broker
 from monitor.control import Actor, Command, Message, Refused, perform
 from monitor.control.runs import again
 from monitor.control.runs.originals import original
@@ -47,6 +54,25 @@ class Sent:
             )  # fmt: skip
         self.messages += command.messages
         return record
+
+
+@pytest.fixture(autouse=True)
+def shop_known(valkey: Server) -> Iterator[None]:
+    """A broker, and one worker that has told its queues and names."""
+    broker_module.configure(Broker(valkey.url))
+    models.Worker.objects.create(
+        hostname="w@h", status="online", pool="prefork", size=2, first_seen_at=1.0, queues=["mail"],
+        details={"registered": ["shop.add", "shop.boom [rate_limit=10/m]"]},
+    )  # fmt: skip
+    yield
+    broker_module.current().close()
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
+    one = Sent()
+    monkeypatch.setattr(engine, "perform", one)
+    return one
 
 
 def signed_in(role: str = "operator", name: str = "", **options: Any) -> Client:

@@ -9,51 +9,16 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from dashboard import access, permissions
-from monitor import control as engine
+from dashboard import permissions
 from monitor.acts.models import BulkAct
-from monitor.models import ControlRecord, Drain, Task, WaitingShrink, Worker
+from monitor.models import ControlRecord, Drain, WaitingShrink
+from tests.permitted import people as people
+from tests.permitted import sent as sent
+from tests.permitted import waiting
+from tests.permitted import worker as worker
 from tests.test_task_controls import Sent, running
 
 pytestmark = pytest.mark.django_db
-PASSWORD = "correct horse 9"
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
-    sent = Sent()
-    monkeypatch.setattr(engine, "perform", sent)
-    return sent
-
-
-@pytest.fixture
-def people() -> dict[str, Client]:
-    found = {}
-    for role in access.ROLES:
-        # What would go on to a broker fails here: it was let through.
-        found[role] = Client(raise_request_exception=False)
-        found[role].force_login(access.create_user(role, role, PASSWORD))
-    return found
-
-
-@pytest.fixture
-def worker() -> Worker:
-    return Worker.objects.create(
-        pk=1,
-        hostname="w@h",
-        status="online",
-        pool="prefork",
-        size=4,
-        queues=["mail", "celery"],
-        first_seen_at=1,
-    )
-
-
-def waiting(*uuids: str) -> None:
-    for uuid in uuids:
-        Task.objects.create(
-            uuid=uuid, state="RECEIVED", name="shop.nap", first_seen_at=1, seen_at=time.time()
-        )
 
 
 def test_many_want_a_reason_unless_the_settings_say_otherwise(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -12,52 +11,24 @@ from django.urls import URLPattern
 from dashboard import access, permissions, process
 from dashboard.fragments import Page
 from dashboard.queries import ladders as queries_of_ladders
-from monitor import control as engine
 from monitor.acts.models import BulkAct
 from monitor.control.kinds import KINDS
 from monitor.control.revokes.ladders import BACKEND, HERE, Plan, Rung
-from monitor.models import ControlRecord, Task, Worker
+from monitor.models import ControlRecord, Worker
+from tests.permitted import people as people
+from tests.permitted import sent as sent
+from tests.permitted import waiting
+from tests.permitted import worker as worker
 from tests.test_access import PATTERNS, address
 from tests.test_task_controls import Sent, running
 
 pytestmark = pytest.mark.django_db
-PASSWORD = "correct horse 9"
 CONTROLS = [p for p in PATTERNS if access.rule(p.callback) == "operator"]
 # Values with which each form reaches the point where it would be sent.
 GIVEN = {
     **{"uuid": "runs", "signal": "SIGTERM", "queue": "mail", "typed": "mail", "name": "w@h", "last": "yes"},
     **{"n": "1", "max": "4", "min": "2", "task": "shop.add", "rate": "1/s", "soft": "3"},
 }
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
-    sent = Sent()
-    monkeypatch.setattr(engine, "perform", sent)
-    return sent
-
-
-@pytest.fixture
-def people() -> dict[str, Client]:
-    found = {}
-    for role in access.ROLES:
-        # What would go on to a broker fails here: it was let through.
-        found[role] = Client(raise_request_exception=False)
-        found[role].force_login(access.create_user(role, role, PASSWORD))
-    return found
-
-
-@pytest.fixture
-def worker() -> Worker:
-    return Worker.objects.create(
-        pk=1,
-        hostname="w@h",
-        status="online",
-        pool="prefork",
-        size=4,
-        queues=["mail", "celery"],
-        first_seen_at=1,
-    )
 
 
 def commands_of(pattern: URLPattern) -> tuple[str, ...]:
@@ -202,13 +173,6 @@ def test_step_by_step_needs_the_permission_of_each_step(
     assert 'value="STEPS"' in people["operator"].get("/tasks/terminate/?uuid=runs").content.decode()
 
 
-def waiting(*uuids: str) -> None:
-    for uuid in uuids:
-        Task.objects.create(
-            uuid=uuid, state="RECEIVED", name="shop.nap", first_seen_at=1, seen_at=time.time()
-        )
-
-
 def test_an_act_on_many_needs_the_permission_for_many_and_for_its_command(
     people: dict[str, Client], settings: Any
 ) -> None:
@@ -246,7 +210,7 @@ def test_an_act_on_many_needs_the_permission_for_many_and_for_its_command(
         ("UMBEL_PERMISSION_RULE", "no.such.rule", "'no.such.rule', which cannot be imported"),
         (
             "UMBEL_PERMISSION_RULE",
-            "tests.test_permissions.PASSWORD",
+            "tests.permitted.PASSWORD",
             "is no function. Give the dotted path",
         ),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from html import unescape
 from typing import Any
 
@@ -11,32 +10,11 @@ import pytest
 from django.test import Client
 
 from dashboard import access
-from demo.valkey import Server
-from monitor import broker as broker_module
-from monitor import control as engine
-from monitor.broker import Broker
-from monitor.models import Worker
 from tests.runs import FAILED, FORM, RETRY, RUN, Sent, signed_in, task, token
+from tests.runs import sent as sent
+from tests.runs import shop_known as shop_known
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _broker(valkey: Server) -> Iterator[None]:
-    broker_module.configure(Broker(valkey.url))
-    Worker.objects.create(
-        hostname="w@h", status="online", pool="prefork", size=2, first_seen_at=1.0, queues=["mail"],
-        details={"registered": ["shop.add", "shop.boom [rate_limit=10/m]"]},
-    )  # fmt: skip
-    yield
-    broker_module.current().close()
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
-    one = Sent()
-    monkeypatch.setattr(engine, "perform", one)
-    return one
 
 
 @pytest.mark.parametrize("path", [RUN, RETRY, FAILED])

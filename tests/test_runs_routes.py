@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from demo.valkey import Server
 from monitor import broker as broker_module
-from monitor import control as engine
 from monitor.broker import Broker
 from monitor.control import Actor, Command, Message, Refused, perform
 from monitor.control.orders import Order
@@ -19,27 +17,11 @@ from monitor.control.runs.arriving import arrived
 from monitor.control.runs.originals import agrees, original
 from monitor.control.runs.routes import reserved, route
 from monitor.models import SentTask, Worker
-from tests.runs import OPERATOR, Sent, task
+from tests.runs import OPERATOR, task
+from tests.runs import sent as sent
+from tests.runs import shop_known as shop_known
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _broker(valkey: Server) -> Iterator[None]:
-    broker_module.configure(Broker(valkey.url))
-    Worker.objects.create(
-        hostname="w@h", status="online", pool="prefork", size=2, first_seen_at=1.0, queues=["mail"],
-        details={"registered": ["shop.add", "shop.boom [rate_limit=10/m]"]},
-    )  # fmt: skip
-    yield
-    broker_module.current().close()
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
-    one = Sent()
-    monkeypatch.setattr(engine, "perform", one)
-    return one
 
 
 def test_the_engine_itself_sends_nothing_under_a_known_id_or_out_of_bounds() -> None:
