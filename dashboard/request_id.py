@@ -16,5 +16,6 @@ def given(request: HttpRequest) -> str:
     """A new one, kept with the request."""
     digits = secrets.token_hex(4)
     name = f"{digits[:4]}-{digits[4:]}"
+    # The error page and the log meet in the request alone, and its type has no place for it.
     request.umbel_id = name  # type: ignore[attr-defined]
     return name

@@ -404,6 +404,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Workers that the next test does not ask are ended: they would be heard, and cost time."""
     on = "watched"
     if on in getattr(item, "fixturenames", ()) and on not in getattr(nextitem, "fixturenames", ()):
+        # Only tests that are functions have fixtures; the type is of all of them.
         item.funcargs["cluster"].down()  # type: ignore[attr-defined]
 
 

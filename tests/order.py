@@ -92,7 +92,7 @@ def _wait_for(over: Path, many: int) -> None:
     while many and time.monotonic() < until:
         if over.exists() and over.stat().st_size >= many:
             return
-        time.sleep(0.1)
+        time.sleep(0.1)  # between two looks, under a deadline
 
 
 @pytest.hookimpl(optionalhook=True)

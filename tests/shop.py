@@ -129,5 +129,5 @@ def gated(url: str, gate: str) -> int:
     with redis.Redis.from_url(url) as client:
         turn = int(client.incr(f"{gate}-in"))
         while not client.exists(gate):
-            time.sleep(0.02)
+            time.sleep(0.02)  # the work of this task: to wait for its gate
         return turn

@@ -6,11 +6,12 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import pytest
 
 from monitor import models
 from monitor.engine import Engine, Options
@@ -105,7 +106,7 @@ class Watch:
     def start(self) -> Watch:
         self.engine = Engine(
             Options(
-                broker=self.broker,  # type: ignore[arg-type]
+                broker=self.broker,  # type: ignore[arg-type]  # source and ask stand for it
                 source=self.source,
                 ask=self.workers,
                 publish=self.tell,
@@ -132,3 +133,16 @@ def feed() -> FeedRecord:
 def until_state(uuid: str, state: str, timeout: float = 10.0) -> models.Task:
     wait_until(lambda: state_of(uuid) == state, timeout, what=f"{uuid} {state} (is {state_of(uuid)})")
     return models.Task.objects.get(uuid=uuid)
+
+
+@pytest.fixture
+def watch(transactional_db: None) -> Iterator[Callable[..., Watch]]:
+    started: list[Watch] = []
+
+    def start(**options: Any) -> Watch:
+        started.append(Watch(**options))
+        return started[-1].start()
+
+    yield start
+    for one in started:
+        assert one.engine.stop(20), "the engine did not stop"

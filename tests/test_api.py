@@ -6,16 +6,17 @@ import time
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.db import OperationalError
 from django.test import Client
 
-from dashboard import access
 from dashboard.api import callers
 from dashboard.queries import api as queries
 from monitor import control, models
 from monitor.control import Unreachable
 from monitor.records import Inspection
+from tests.viewers import nothing_known as nothing_known
+from tests.viewers import vera as vera
+from tests.viewers import viewer as viewer
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("now")]
 
@@ -57,24 +58,7 @@ LISTED = [name for name in TASK if name != "worker"] + ["worker"]
 WORKER = {"stats", "timestamp", "registered", "active_queues", "conf"}
 LISTS = {"reserved", "active", "revoked", "scheduled"}
 
-PASSWORD = "correct horse 9"
 NOW = time.time()
-
-
-@pytest.fixture(autouse=True)
-def _nothing_known() -> None:
-    callers._known = callers._Known()
-
-
-@pytest.fixture
-def vera() -> User:
-    return access.create_user("vera", "viewer", PASSWORD)
-
-
-@pytest.fixture
-def viewer(client: Client, vera: User) -> Client:
-    client.force_login(vera)
-    return client
 
 
 def task(uuid: str, **more: Any) -> models.Task:

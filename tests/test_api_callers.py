@@ -9,30 +9,14 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from dashboard import access
 from dashboard.api import callers
 from dashboard.models import SignInAttempt
+from tests.viewers import PASSWORD
+from tests.viewers import nothing_known as nothing_known
+from tests.viewers import vera as vera
+from tests.viewers import viewer as viewer
 
 pytestmark = pytest.mark.django_db
-
-
-PASSWORD = "correct horse 9"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_known() -> None:
-    callers._known = callers._Known()
-
-
-@pytest.fixture
-def vera() -> User:
-    return access.create_user("vera", "viewer", PASSWORD)
-
-
-@pytest.fixture
-def viewer(client: Client, vera: User) -> Client:
-    client.force_login(vera)
-    return client
 
 
 def basic(name: str, password: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,19 +27,7 @@ from monitor.redact import DEFAULT
 from monitor.store import Backlog
 from tests.conftest import wait_until
 from tests.spoken import HOST, Watch, answer, event, feed, heartbeat, life, state_of, until_state
-
-
-@pytest.fixture
-def watch(transactional_db: None) -> Iterator[Callable[..., Watch]]:
-    started: list[Watch] = []
-
-    def start(**options: Any) -> Watch:
-        started.append(Watch(**options))
-        return started[-1].start()
-
-    yield start
-    for one in started:
-        assert one.engine.stop(20), "the engine did not stop"
+from tests.spoken import watch as watch
 
 
 class TestWriter:

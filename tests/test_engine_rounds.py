@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -12,19 +11,7 @@ from monitor import models
 from monitor.records import Settled
 from tests.conftest import never, wait_until
 from tests.spoken import HOST, Watch, answer, event, feed, heartbeat, life, state_of, until_state
-
-
-@pytest.fixture
-def watch(transactional_db: None) -> Iterator[Callable[..., Watch]]:
-    started: list[Watch] = []
-
-    def start(**options: Any) -> Watch:
-        started.append(Watch(**options))
-        return started[-1].start()
-
-    yield start
-    for one in started:
-        assert one.engine.stop(20), "the engine did not stop"
+from tests.spoken import watch as watch
 
 
 class TestConnection:

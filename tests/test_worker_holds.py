@@ -49,7 +49,7 @@ def row() -> Worker:
 
 
 @pytest.mark.parametrize(("word", "given", "command", "arguments", "words"), COMMANDS)
-def test_each_is_held_shown_to_all_and_then_sent(  # noqa: PLR0917
+def test_each_is_held_shown_to_all_and_then_sent(  # noqa: PLR0917 pytest gives them by name
     row: Worker, word: str, given: dict[str, str], command: str, arguments: dict[str, Any], words: str
 ) -> None:
     bench, olga = Bench(), signed_in("olga")

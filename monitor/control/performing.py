@@ -287,6 +287,7 @@ def _looked(sent: Sequence[_Sent]) -> Iterator[tuple[_Sent, Verdict, dict[str, S
         for one, verdict in done:
             yield one, verdict, seen
         if waiting:
+            # In a thread of its own; the time between two looks spares the workers.
             time.sleep(PAUSES[min(number, len(PAUSES) - 1)])
         number += 1
 

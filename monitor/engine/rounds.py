@@ -123,7 +123,7 @@ class Rounds:
         for hostname in online:
             if hostname not in self._visits:
                 # The first look is thorough and at once; the next ones are spread.
-                self._visits[hostname] = Visit(light_at=now + random.uniform(0.5, 1.0) * every)  # noqa: S311
+                self._visits[hostname] = Visit(light_at=now + random.uniform(0.5, 1.0) * every)  # noqa: S311 jitter is no secret
         for hostname in self._visits.keys() - online - wanted:
             gone = self._visits[hostname]
             if not gone.asking and (gone.looked_at or gone.silences):
