@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -172,6 +172,18 @@ class Cluster:
     def works(self, worker: str) -> None:
         """It runs a task."""
         self.ended(self.start("shop.add", worker, 1, 2), "SUCCESS")
+
+    def renewed(self, worker: str, before: Iterable[int] | None) -> None:
+        """After ``pool_restart``: an old process goes only when it next takes a task, or has ended one."""
+        old = set(before or ())
+
+        def gone() -> bool:
+            for _ in range(2 * len(old)):
+                self.start("shop.nap", worker, 0.05)
+            self.works(worker)
+            return not old & set(seen_on([worker])[worker].processes or old)
+
+        wait_until(gone, 15, what=f"the end of {worker}'s old processes")
 
     def ended(self, uuid: str, state: str) -> None:
         wait_until(lambda: state_of(uuid) == state, 15, what=f"{state} of {uuid} (is {state_of(uuid)})")

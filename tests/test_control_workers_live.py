@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from monitor.control.inspecting import limits_on, queues_of
+from monitor.control.inspecting import limits_on, queues_of, seen_on
 from monitor.models import Task, Worker
 from tests.clusters import (
     BEAT,
@@ -101,9 +101,12 @@ def test_time_limits_are_enforced_where_the_receipt_says_so(cluster: Cluster) ->
         result = cluster.app.AsyncResult(uuid).result
         assert type(result).__name__ == why.get(worker, "float"), (worker, result)
         proved(ask("time_limit", worker, task="shop.nap", soft="", hard=""))
+    before = {worker: seen_on([worker])[worker].processes for worker in why if worker != GEVENT}
     cluster.app.control.broadcast("pool_restart", {"reload": False}, **restart)
     for worker in POOLS:
         cluster.works(worker)
+    for worker, processes in before.items():
+        cluster.renewed(worker, processes)
 
 
 @every_pool

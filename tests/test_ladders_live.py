@@ -85,6 +85,7 @@ def test_a_worker_forgets_a_task_with_the_first_signal(cluster: Cluster) -> None
         assert said == [{PREFORK: {"ok": "terminate: tasks unknown"}}]
     assert cluster.app.control.inspect([PREFORK]).query_task(uuid) == {PREFORK: {}}
     # Restarting the pool does not reach it either: a busy process looks when its task has ended.
+    before = seen_on([PREFORK])[PREFORK].processes
     cluster.app.control.broadcast("pool_restart", {"reload": False}, destination=[PREFORK], reply=True)
     wait_until(lambda: len((stats_of(PREFORK) or {})["pool"]["processes"]) >= 3, 20)
     assert lives(pid, start)
@@ -92,6 +93,7 @@ def test_a_worker_forgets_a_task_with_the_first_signal(cluster: Cluster) -> None
     record = Command("signal_process", (uuid,), {"signal": "SIGKILL", "pid": pid, "began": start})
     assert proved(perform(record, OPERATOR)).effect == "verified"
     assert not lives(pid, start)
+    cluster.renewed(PREFORK, before)
 
 
 # The ladder

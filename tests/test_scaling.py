@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -80,12 +81,22 @@ def on_sqlite(tmp_path: Path, valkey: valkey.Server) -> Iterator[list[Process]]:
 
 
 def _lease(folder: Path) -> tuple[str, int]:
-    with sqlite3.connect(f"file:{folder / 'data' / 'umbel.sqlite3'}?mode=ro", uri=True) as stored:
+    with closing(sqlite3.connect(f"file:{folder / 'data' / 'umbel.sqlite3'}?mode=ro", uri=True)) as stored:
         rows = stored.execute("SELECT holder, epoch FROM monitor_lease").fetchall()
     return rows[0] if rows else ("", 0)
 
 
+def _freeze_between_writes(leader: Process, folder: Path) -> None:
+    """A process that is frozen in the middle of a write keeps the file's one write lock, until it goes on."""
+    path = folder / "data" / "umbel.sqlite3"
+    with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as stored:
+        stored.execute("BEGIN IMMEDIATE")
+        leader.freeze()
+        stored.execute("ROLLBACK")
+
+
 @pytest.mark.live
+@pytest.mark.alone
 def test_on_sqlite_the_second_takes_over_and_a_stop_is_clean(
     tmp_path: Path, on_sqlite: list[Process]
 ) -> None:
@@ -95,7 +106,7 @@ def test_on_sqlite_the_second_takes_over_and_a_stop_is_clean(
     leader = next(one for one in on_sqlite if f":{one.pid}:" in holder)
     other = next(one for one in on_sqlite if one is not leader)
     other.says("it listens")
-    leader.freeze()
+    _freeze_between_writes(leader, tmp_path)
     until(lambda: _lease(tmp_path)[1] == epoch + 1, 5.0, "the next leader")
     before = leader.said()
     leader.thaw()
