@@ -154,6 +154,8 @@ def _start(stack: ExitStack, folder: Path, database: Server | None, monitors: in
     for one in site.monitors:
         one.says("Umbel's monitor is")
     wait_until(lambda: site.lease()[0], 10, what="a leader")
+    # What is sent before it listens is said to be missed, and is.
+    site.leader().says("broker connected")
     if monitors > 1:
         site.other().says("it listens")
     for web in site.webs:

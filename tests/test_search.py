@@ -41,6 +41,12 @@ QUERIES = (
 )
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a search would end a page early, and say so."""
+    monkeypatch.setattr(text, "PATIENCE", 60.0)
+
+
 def task(uuid: str, at: float, **more: Any) -> Task:
     fields = {"name": "shop.add", "state": "SUCCESS", "worker": "w@h", "queue": "q", "day": int(at // 86_400)}
     return Task.objects.create(uuid=uuid, **(fields | {"first_seen_at": at, "seen_at": at} | more))

@@ -42,8 +42,8 @@ GATHER = 0.02  # seconds after the first event of a tick, so that what belongs t
 HELPING = 500  # tasks derived before others on the loop have their turn
 FEED_EVERY = 1.0
 PRUNE_EVERY = 60.0
-INDEX_EVERY, INDEX_BEHIND = 1.0, 3.0
-INDEX_AT_ONCE = 200  # tasks: the rows of the next tick wait for them, and 50 cost twice as much each
+INDEX_EVERY, INDEX_BEHIND = 0.5, 1.5
+INDEX_AT_ONCE = 500  # tasks: the rows of the next tick wait for them
 LOOK_EVERY = 0.25
 OPEN_TASKS = 50_000  # restored at the start
 

@@ -184,7 +184,10 @@ class TaskType(models.Model):
 
 
 class Feed(models.Model):
-    """The one row (id 1) with ``records.FeedRecord`` as JSON: how fresh and whole the picture is."""
+    """The row with id 1 holds ``records.FeedRecord`` as JSON: how fresh and whole the picture is.
+
+    On PostgreSQL the row with id 2 is the mark of the last write.
+    """
 
     at = models.FloatField()
     data = models.JSONField()

@@ -6,6 +6,7 @@ fails leaves nothing, so the caller may try it again.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
@@ -72,7 +73,7 @@ class Store:
         self.refused = 0
         # The transaction of a write that failed and may yet have been committed; '' if there is none.
         self.doubtful = ""
-        self._transaction = ""
+        self._transaction = self._mark = ""
         self._rollups = Rollups()
 
     def write(self, records: Sequence[Record], now: float) -> None:
@@ -98,16 +99,17 @@ class Store:
     def was_written(self) -> bool:
         """Whether the doubtful write was committed after all: a server that dies may have done so unanswered.
 
-        Counts are added up, so it must not be written twice.
+        Counts are added up, so it must not be written twice. Its transaction's number alone proves nothing: a
+        server that was killed gives those anew that it had not written down.
         """
         _reconnect()
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_xact_status(%s::xid8)", [self.doubtful])
-            (status,) = cursor.fetchone()
+            cursor.execute(rows.WRITE_OF, [self.doubtful])
+            status, mark = cursor.fetchone()
         if status == "in progress":
             raise OperationalError("The server is still at the last write, whose connection was lost.")
         self.doubtful = ""
-        return bool(status == "committed")
+        return bool(status == "committed" and mark == self._mark)
 
     def write_feed(self, feed: FeedRecord, now: float) -> None:
         self.write([feed], now)
@@ -185,7 +187,8 @@ class Store:
             if self.fence is not None:
                 self.fence(cursor)
             if connection.vendor == "postgresql":
-                cursor.execute("SELECT pg_current_xact_id()::text")
+                self._mark = secrets.token_hex(8)
+                cursor.execute(rows.MARK_WRITE, [now, self._mark])
                 (self._transaction,) = cursor.fetchone()
             tasks = [rows.task_row(r) for r in kinds.get(TaskRecord, ())]
             if tasks:

@@ -176,6 +176,15 @@ UPSERT_GAP = _upsert(models.Gap, Gap.__struct_fields__, ("started_at",), _replac
 UPSERT_TYPE = _upsert(models.TaskType, TYPE_COLUMNS, ("name",), _replace)
 INSERT_TYPE = UPSERT_TYPE.partition(" DO UPDATE")[0] + " DO NOTHING"
 UPSERT_FEED = _upsert(models.Feed, ("id", "at", "data"), ("id",), _replace)
+# PostgreSQL: what the last write calls itself, and the number of its transaction; see ``Store.was_written``.
+_MARK_ID = 2
+MARK_WRITE = (
+    f"INSERT INTO {_table(models.Feed)} (id, at, data) VALUES ({_MARK_ID}, %s, to_jsonb(%s::text)) "  # noqa: S608
+    "ON CONFLICT (id) DO UPDATE SET at = excluded.at, data = excluded.data "
+    "RETURNING pg_current_xact_id()::text"
+)
+_MARK = f"(SELECT data #>> '{{}}' FROM {_table(models.Feed)} WHERE id = {_MARK_ID})"  # noqa: S608
+WRITE_OF = f"SELECT pg_xact_status(%s::xid8), {_MARK}"
 
 
 _MODELS: Mapping[type, type[Model]] = {

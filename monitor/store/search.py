@@ -138,14 +138,16 @@ def _add(cursor: CursorWrapper, places: list[tuple[int, int]]) -> None:
     if connection.vendor == "postgresql":
         _add_sets(cursor, dict((key, place) for place, key in places))
         return
+    texts: list[tuple[int, str, int]] = []
+    where = {key: place for place, key in places}
     for some in _chunks(keys):
         marks = ", ".join(["%s"] * len(some))
         cursor.execute(f"SELECT place FROM monitor_searched WHERE task IN ({marks})", some)
         cursor.executemany(f"DELETE FROM {INDEX} WHERE rowid = %s", cursor.fetchall())
-    cursor.executemany(
-        f"INSERT INTO {INDEX} (rowid, text, task) SELECT %s, {text_of()}, id FROM {TABLE} WHERE id = %s",
-        places,
-    )
+        cursor.execute(f"SELECT id, {text_of()} FROM {TABLE} WHERE id IN ({marks})", some)
+        texts += [(where[key], text, key) for key, text in cursor.fetchall()]
+    # Values, one row a statement: of INSERT … SELECT, FTS5 writes out a part of the index for each row.
+    cursor.executemany(f"INSERT INTO {INDEX} (rowid, text, task) VALUES (%s, %s, %s)", sorted(texts))
     cursor.executemany("INSERT OR REPLACE INTO monitor_searched (place, task) VALUES (%s, %s)", places)
 
 
