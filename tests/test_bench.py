@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -366,3 +368,16 @@ def _published(url: str) -> int:
 
     with redis.Redis.from_url(url) as client:
         return int(client.info("commandstats").get("cmdstat_publish", {}).get("calls", 0))
+
+
+def test_steps_have_a_cost_each() -> None:
+    argv = [sys.executable, "-m", "bench.steps", "--tasks", "300", "--rounds", "2"]
+    done = subprocess.run(argv, cwd=report.ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    costs = {
+        line[:32].strip(): float(line[32:])
+        for line in (done.stdout + done.stderr).splitlines()
+        if line.startswith("  ")
+    }
+    assert len(costs) == 10 and min(costs.values()) > 0
+    assert costs["together"] == pytest.approx(sum(list(costs.values())[:6]), abs=0.5)

@@ -38,6 +38,7 @@ TICK = 0.125  # seconds
 BUSY_TICK = 0.25  # seconds, at BUSY events a second; beyond, longer in proportion
 HOLD_FROM = 1_500.0  # events a second from which quick tasks are written once, when they have ended
 BUSY = 6_000.0  # events a second above which ticks grow longer, up to a second
+LATELY = 2.5  # seconds by which the load is taken: a burst of one tick is none
 GATHER = 0.02  # seconds after the first event of a tick, so that what belongs together comes together
 HELPING = 500  # tasks derived before others on the loop have their turn
 FEED_EVERY = 1.0
@@ -94,7 +95,7 @@ class Engine:
         self._backlog = Backlog(options.backlog_limit)
         self._started_at = 0.0
         self._rate = 0.0  # events a second since the last tick
-        self._lately = 0.0  # the same over some seconds
+        self._lately = 0.0  # the same over LATELY
         self._written_until = 0.0  # whatever was heard before has been written, our clock
         self._ticked = (0.0, 0)  # monotonic time and events received at the last tick
         self._fed_at = 0.0
@@ -289,7 +290,7 @@ class Engine:
         """Seconds until the next; longer the more comes: a task that ends within a tick is written once."""
         now, received = time.monotonic(), self.cluster.accounting.received
         rate = self._rate = (received - self._ticked[1]) / max(now - self._ticked[0], TICK)
-        self._lately += (rate - self._lately) * 0.05
+        self._lately += (rate - self._lately) * min(1.0, (now - self._ticked[0]) / LATELY)
         self._ticked = (now, received)
         if self._shedding.look(self.cluster.waiting) >= LONG:
             pause = LONG_EVERY
