@@ -59,6 +59,26 @@ def test_rows_ranges_and_all_that_match_are_chosen_by_mouse_and_keyboard(
         shop(product.broker).control.revoke(uuid)
 
 
+def test_the_button_of_a_row_hides_nothing_and_is_seen_whole(product: Product, signed_in: Any) -> None:
+    client = shop(product.broker)
+    runs = client.send_task("shop.nap", [60], queue="pre").id
+    waits = client.send_task("shop.nap", [1], queue="pre", countdown=600).id
+    page = signed_in("otto")
+    page.goto("/tasks/?in=1h")
+    for uuid, words in ((runs, "Terminate"), (waits, "Revoke")):
+        row = page.locator(f'[data-uuid="{uuid}"]')
+        button = row.locator(".rowact .btn")
+        expect(button).to_contain_text(words, timeout=10_000)
+        for width in (1440, 1100):
+            page.set_viewport_size({"width": width, "height": 900})
+            row.hover()
+            expect(button).to_be_visible()
+            cell, of = row.locator("td").last.bounding_box(), button.bounding_box()
+            assert cell and of and cell["x"] <= of["x"], (words, width)
+            assert of["x"] + of["width"] <= cell["x"] + cell["width"], (words, width)
+    client.control.revoke([runs, waits], terminate=True)
+
+
 def test_all_that_match_are_revoked_after_a_hold_that_another_person_ends(
     product: Product, signed_in: Any, waiting: list[str]
 ) -> None:
