@@ -79,6 +79,27 @@ def test_the_button_of_a_row_hides_nothing_and_is_seen_whole(product: Product, s
     client.control.revoke([runs, waits], terminate=True)
 
 
+def test_a_viewer_has_rows_without_boxes_that_the_keyboard_moves_through(
+    product: Product, signed_in: Any, waiting: list[str]
+) -> None:
+    page = signed_in("vera")
+    assert rows(page, len(waiting)).count() == 0
+    for width in (1440, 1100, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        heads = page.locator("thead th:visible").count()
+        assert width == 390 or heads == page.locator("[data-row]").first.locator("td:visible").count()
+        state = page.locator("[data-row] .state").first
+        whole = "it => [it, it.closest('td')].every((box) => box.scrollWidth <= box.clientWidth)"
+        assert state.evaluate(whole), width
+    for key in ("j", "x", "Shift+X", "r", "Shift+R", "e", "Shift+Space"):
+        page.keyboard.press(key)
+    expect(page.locator("[data-row].is-cursor")).to_have_count(1)
+    expect(page.locator("dialog[open]")).to_have_count(0)
+    expect(page.locator("#toasts .toast")).to_have_count(0)
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"/tasks/[0-9a-f-]{36}/"))
+
+
 def test_all_that_match_are_revoked_after_a_hold_that_another_person_ends(
     product: Product, signed_in: Any, waiting: list[str]
 ) -> None:

@@ -143,10 +143,38 @@ def test_a_page_of_rows_asks_the_database_a_fixed_number_of_times(
         fragments.named("task-list").draw(Page("tasks"))
 
 
-def test_a_viewer_sees_the_controls_off_with_the_reason(viewer: Client) -> None:
+def test_rows_can_be_chosen_only_by_who_may_do_something_with_them(viewer: Client, settings: Any) -> None:
     task("one")
+    off = {name: "admin" for name in ("revoke", "terminate", "send_task")}
+    for role, read_only, permissions, boxes in (
+        ("operator", False, {}, 1),
+        ("operator", False, {"revoke": "admin", "bulk": "admin"}, 1),
+        ("operator", False, off, 0),
+        ("admin", False, off, 1),
+        ("viewer", False, {}, 0),
+        ("admin", True, {}, 0),
+    ):
+        settings.UMBEL_PERMISSIONS = permissions
+        where = Page("tasks", role=role, read_only=read_only)
+        html = fragments.named("task-list").draw(where)
+        assert html.count('name="uuid"') - html.count("rowact") == boxes, (role, permissions)
+        assert html.count("data-all") == html.count("<kbd>x</kbd>") == boxes
+        # As many columns as heads, and a span without ears goes over all of them.
+        assert html.count("<col ") + html.count("<col>") == html.count('scope="col"') == 10 + boxes
+    settings.UMBEL_PERMISSIONS = {}
     html = page(viewer)
-    assert html.count('disabled title="Needs the operator role"') == 3
+    assert "data-bulk" not in html and 'data-uuid="one"' in html
+
+
+def test_whoever_may_do_only_some_of_it_sees_the_rest_off_with_the_reason(
+    client: Client, settings: Any
+) -> None:
+    settings.UMBEL_PERMISSIONS = {"terminate": "admin", "bulk": "admin"}
+    task("one")
+    client.force_login(access.create_user("olga", "operator", "correct horse 9"))
+    html = page(client)
+    assert html.count('disabled title="Needs the admin role"') == 1 and "data-bulk" in html
+    assert html.count("data-everything disabled") == 1
 
 
 def test_reload_equals_live(viewer: Client) -> None:

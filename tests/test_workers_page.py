@@ -141,6 +141,19 @@ def test_events_off_has_a_button_for_operators_only() -> None:
     assert path not in region.draw(Page("workers", role="operator", read_only=True))
 
 
+def test_workers_can_be_chosen_only_by_who_may_do_something_with_them(viewer: Client, settings: Any) -> None:
+    worker("a@h")
+    region, box = fragments.named("workers"), 'name="worker"'
+    assert box in region.draw(Page("workers", role="operator"))
+    assert box not in region.draw(Page("workers", role="viewer"))
+    assert box not in region.draw(Page("workers", role="admin", read_only=True))
+    html = viewer.get(reverse("workers")).content.decode()
+    assert box not in html and "data-bulk" not in html
+    settings.UMBEL_PERMISSIONS = {"bulk": "admin"}
+    assert box not in region.draw(Page("workers", role="operator"))
+    assert box in region.draw(Page("workers", role="admin"))
+
+
 def test_when_the_feed_is_down_workers_are_unknown_and_not_offline(viewer: Client) -> None:
     worker("a@h", status="unknown", reason="broker unreachable")
     html = viewer.get(reverse("workers")).content.decode()

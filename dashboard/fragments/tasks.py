@@ -97,11 +97,19 @@ _DROPS = {
 _ACTIONS = {"revoke": "revoke", "terminate": "terminate", "retry": "send_task"}
 
 
+def _off(page: Page) -> list[str]:
+    return [action for action, command in _ACTIONS.items() if not access.may(page, command).allowed]
+
+
+def selects(page: Page) -> bool:
+    """Whether there is anything that the readers of this page may do with the rows that they choose."""
+    return len(_off(page)) < len(_ACTIONS)
+
+
 def _list(page: Page) -> Mapping[str, Any]:
     asked = _asked(page)
     found = many.window(asked)
-    off = [action for action, command in _ACTIONS.items() if not access.may(page, command).allowed]
-    context: dict[str, Any] = {"asked": asked, "window": found, "off": off}
+    context: dict[str, Any] = {"asked": asked, "window": found, "off": _off(page), "selects": selects(page)}
     if found.rows and not (asked.stuck or asked.sort):
         moments = [row.task.seen_at for row in found.rows]
         context["blind"] = gaps.among(moments, newest=not (asked.before or asked.after))

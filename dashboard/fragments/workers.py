@@ -41,6 +41,15 @@ NEAR = feed_queries.RECENT  # seconds for which a span without ears may still sh
 COLUMNS = (("busy", "Busy"), ("reserved", "Reserved"), ("rate", "Done /s"), ("load", "Load, 1 min"))
 
 
+# What can be asked of several workers at once.
+MANY = ("drain", "pool_restart", "pool_grow", "shutdown")
+
+
+def selects(page: Page) -> bool:
+    """Whether there is anything that the readers of this page may do with the workers that they choose."""
+    return access.may(page, "bulk").allowed and any(access.may(page, name).allowed for name in MANY)
+
+
 def _workers(page: Page) -> Mapping[str, Any]:
     fleet = worker_queries.current()
     chosen = WorkerFilter.of(page.params)
@@ -55,7 +64,7 @@ def _workers(page: Page) -> Mapping[str, Any]:
         "by_name": (chosen.sorted_by("name"), chosen.direction("name")),
         "by_heartbeat": (chosen.sorted_by("heartbeat"), chosen.direction("heartbeat")),
         "feed": fresh,
-        "may": access.can_control(page),
+        "selects": selects(page),
         "may_events": access.may(page, "enable_events").allowed,
     }
 

@@ -27,37 +27,41 @@ if TYPE_CHECKING:
 
 register = template.Library()
 
-COLUMNS = 11
+COLUMNS = 10  # and one for the boxes
 LATE = 60.0  # seconds of waiting from which it is marked
 KEPT = 2_000  # rows drawn before, at some 2 kB each
 
 
 @register.simple_tag
 def task_rows(
-    rows: Sequence[Row], off: Sequence[str] = (), blind: Mapping[int, Sequence[Blind]] | None = None
+    rows: Sequence[Row],
+    off: Sequence[str] = (),
+    blind: Mapping[int, Sequence[Blind]] | None = None,
+    selects: bool = True,
 ) -> SafeString:
     """The rows of a list; ``off`` are the actions whose buttons are left out.
 
     ``blind``: spans without ears, by the place of the row that they stand before.
+    ``selects``: whether there is anything that the reader may do with rows that they choose.
     """
     prefix, now = get_script_prefix(), time.time()
-    drawn = [_row(row, row.action in off, prefix, now) for row in rows]
+    drawn = [_row(row, row.action in off, selects, prefix, now) for row in rows]
     for place in sorted(blind or (), reverse=True):
-        drawn[place:place] = [blind_row(gap, COLUMNS) for gap in (blind or {})[place]]
+        drawn[place:place] = [blind_row(gap, COLUMNS + selects) for gap in (blind or {})[place]]
     return format_html_join("", "{}", ((row,) for row in drawn))
 
 
-def _row(row: Row, mute: bool, prefix: str, now: float) -> SafeString:
+def _row(row: Row, mute: bool, selects: bool, prefix: str, now: float) -> SafeString:
     """What stands before and after its age is the same as long as the task is."""
     task = row.task
     # All that is shown, but of those that run and those that wait for their time.
     key = (
         *(task.uuid, task.name, task.state, task.worker, task.queue, task.wait, row.text, row.ran, row.tries),
-        *(row.usual, row.how, mute, prefix),
+        *(row.usual, row.how, mute, selects, prefix),
     )
     parts = _drawn.get(key)
     if parts is None:
-        parts = _parts(row, mute, prefix, now)
+        parts = _parts(row, mute, selects, prefix, now)
         if not row.running and task.eta is None:
             if len(_drawn) >= KEPT:
                 _drawn.clear()
@@ -68,10 +72,11 @@ def _row(row: Row, mute: bool, prefix: str, now: float) -> SafeString:
 _drawn: dict[object, tuple[SafeString, SafeString]] = {}
 
 
-def _parts(row: Row, mute: bool, prefix: str, now: float) -> tuple[SafeString, SafeString]:
+def _parts(row: Row, mute: bool, selects: bool, prefix: str, now: float) -> tuple[SafeString, SafeString]:
     task = row.task
     uuid = plain(task.uuid)
     ids = {"uuid": uuid, "short": uuid[:8]}
+    label = plain(task.name)
     scheduled = task.eta if task.eta is not None and task.eta > now else None
     before, _, after = _layout("tasks/_row.html", prefix).partition("{when}")
     action = _NOTHING
@@ -83,7 +88,9 @@ def _parts(row: Row, mute: bool, prefix: str, now: float) -> tuple[SafeString, S
             before,
             **ids,
             domid=domid(task.uuid),
-            label=plain(task.name),
+            select=format_html(_layout("tasks/_row_select.html", prefix), **ids, label=label)
+            if selects
+            else _NOTHING,
             state=_state(task.state, scheduled, row.pace),
             href=_address(task.uuid, prefix),
             name=_name(task.name),

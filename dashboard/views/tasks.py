@@ -9,7 +9,7 @@ from django.views.decorators.http import require_safe
 from dashboard import access
 from dashboard.forms.tasks import SORTS, SPAN_WORDS, task_filter
 from dashboard.fragments import Page, notes
-from dashboard.fragments.tasks import threshold_form, why_not_control
+from dashboard.fragments.tasks import selects, threshold_form, why_not_control
 from dashboard.queries import chords, ladders, runs
 from dashboard.queries import notes as queries
 from dashboard.queries import task as one
@@ -24,6 +24,7 @@ def task_list(request: HttpRequest) -> HttpResponse:
     context = {
         **{"title": "Tasks", "page": page, "asked": task_filter(request.GET), "choices": many.choices()},
         **{"spans": SPAN_WORDS.items(), "sorts": SORTS.items(), "why_not": why_not_control(page)},
+        "selects": selects(page),
     }
     about = notes.on_name(page)
     context |= {"on_name": about[0].subject if about else "", **notes.form(about)}

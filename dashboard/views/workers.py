@@ -11,8 +11,7 @@ from dashboard import access
 from dashboard.controls import acts
 from dashboard.forms.workers import WorkerFilter, pool_number
 from dashboard.fragments import Page, notes
-from dashboard.fragments.tasks import why_not_control
-from dashboard.fragments.workers import pool
+from dashboard.fragments.workers import pool, selects
 from dashboard.queries import resizing
 from dashboard.queries import workers as queries
 from dashboard.queries.workers import WorkerView
@@ -28,7 +27,7 @@ WITHINS = [(seconds, waiting.span(seconds)) for seconds in waiting.WITHIN]
 def worker_list(request: HttpRequest) -> HttpResponse:
     """Who works, who is full, who is gone?"""
     page = Page.of(request)
-    context = {"title": "Workers", "filter": WorkerFilter.of(request.GET), "why_not": why_not_control(page)}
+    context = {"title": "Workers", "filter": WorkerFilter.of(request.GET), "selects": selects(page)}
     return render(request, "workers/list.html", context)
 
 
