@@ -139,6 +139,31 @@ def test_an_autoscaler_would_undo_it() -> None:
     assert preview(row, 6).rows == []
 
 
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"autoscale_max": 8, "autoscale_min": 2}, "Its autoscaler would undo any other size."),
+        ({"pool": "solo"}, "A solo pool is always one"),
+    ],
+)
+def test_why_a_pool_keeps_its_size_stands_beside_the_size_and_nowhere_else(
+    client: Client, values: dict[str, Any], reason: str
+) -> None:
+    row = worker("a@h", queues=["mail"], **values)
+    history()
+    for role in ("operator", "viewer"):
+        client.force_login(access.create_user(role, role, "correct horse 9"))
+        for address in (
+            reverse("worker", args=[row.pk]),
+            reverse("worker-resize", args=[row.pk]) + "?size=3",
+        ):
+            html = client.get(address).content.decode()
+            assert re.sub(r"<[^>]*>", "", html).count(reason) == 1, (role, address)
+            # A viewer may resize nothing, and is told that there; the pool's own reason is news to them.
+            beside = html[html.index('id="size-no"') : html.index('id="resize-preview"')]
+            assert (reason in beside) == (role == "operator")
+
+
 def test_limits_of_tasks_that_wait_elsewhere_are_not_blamed() -> None:
     details = {"registered": ["shop.other [rate_limit=10/m]"]}
     row = worker("a@h", size=4, queues=["mail"], details=details)

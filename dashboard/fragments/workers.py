@@ -11,7 +11,7 @@ from dashboard import access, permissions
 from dashboard.forms.workers import STATUSES, WorkerFilter, has
 from dashboard.fragments import Page, Region, register
 from dashboard.fragments.overview import CLOCK
-from dashboard.queries import drains, gaps, stalled, tended
+from dashboard.queries import drains, gaps, resizing, stalled, tended
 from dashboard.queries import drift as drift_queries
 from dashboard.queries import feed as feed_queries
 from dashboard.queries import worker as queries
@@ -229,7 +229,7 @@ def pool(page: Page, view: WorkerView) -> Mapping[str, Any]:
     # One field for both: what is left out is refused when it comes.
     sized = [access.may(page, name) for name in ("pool_grow", "pool_shrink")]
     unsized = "" if any(one.allowed for one in sized) else sized[0].reason
-    resize = why or unsized or can.grow.reason
+    resize = why or unsized or resizing.cannot(view)
     free, *also = permissions.named(SHRINK_WHEN_FREE, {})
     return {
         "add_no": why or _why_not(page, view, "add_consumer"),

@@ -62,6 +62,14 @@ class _Seen:
     others: float  # tasks a second that other workers end of these queues
 
 
+def cannot(view: WorkerView) -> str:
+    """Why this pool has no size that could be set; "" where it has."""
+    if (can := queries.can(view).grow).allowed:
+        return ""
+    scaled = view.row.autoscale_max is not None and not view.offline
+    return f"{can.reason} Its autoscaler would undo any other size." if scaled else str(can.reason)
+
+
 def preview(view: WorkerView, wanted: int | None, ask: bool = False) -> Preview:
     """For a size that somebody thinks of; ``ask`` the broker how much waits, too."""
     seen = _seen(view, ask)
@@ -217,9 +225,8 @@ def drains(one: Outlook) -> str:
 
 def _no_effect(view: WorkerView, wanted: int | None, seen: _Seen) -> str:
     """Why another size would change nothing; "" when it would, or when nobody thinks of one."""
-    if not (can := queries.can(view).grow).allowed:
-        scaled = view.row.autoscale_max is not None
-        return f"{can.reason} Its autoscaler would undo any other size." if scaled else str(can.reason)
+    if never := cannot(view):
+        return never
     if wanted is None or view.size is None or wanted == view.size:
         return ""
     idle = view.size - view.busy
