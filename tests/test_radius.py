@@ -11,7 +11,7 @@ import pytest
 import redis
 from celery import Celery, chain, chord, group
 
-from dashboard.queries.radius import radius
+from dashboard.queries.radius import radius, too_late
 from dashboard.queries.radius import waits as waiting
 from dashboard.queries.stamps import hit as stamp_hit
 from monitor import broker as broker_module
@@ -150,3 +150,26 @@ def test_what_a_pool_without_processes_has_reserved_is_told_before_a_revoke(app:
         "2 are with threads pools already.",
     ]
     assert "runs what its worker has reserved" in heads["1 is with a gevent pool already."]
+    assert heads["1 is with a gevent pool already."].endswith("Terminate it once it runs.")
+    assert "Shut the worker down before that" in heads["2 are with threads pools already."]
+
+
+def test_what_a_grown_pool_may_have_taken_is_told_before_a_revoke(app: Celery) -> None:
+    now = time.time()
+    for hostname, processes in (("grown@h", [1, 2, 3]), ("same@h", [1, 2]), ("shrunk@h", [1])):
+        stats = {"pool": {"max-concurrency": 2, "processes": processes}}
+        Worker.objects.create(
+            hostname=hostname, status="online", pool="prefork", first_seen_at=now, details={"stats": stats}
+        )
+        waits(hostname, state="RECEIVED", worker=hostname)
+    waits("later", state="RECEIVED", worker="grown@h", eta=now + 60)
+    uuids = ["grown@h", "same@h", "shrunk@h", "later"]
+    said = {one.head: one.text for one in waiting(uuids, radius(uuids, "revoke"))}
+    assert list(said) == ["3 are reserved by workers.", "1 is reserved by a worker, and may run."]
+    assert said["1 is reserved by a worker, and may run."] == (
+        "Its pool has grown since its start: it may have given it to that already, and then it runs all the "
+        "same. Terminate it to be sure."
+    )
+    # Many at once: the warning alone.
+    assert [one.head for one in too_late(uuids)] == ["1 is reserved by a worker, and may run."]
+    assert too_late(["same@h", "shrunk@h", "later", "unknown"]) == []

@@ -18,7 +18,7 @@ from dashboard.forms.workers import confirmed, pattern, pool_number
 from dashboard.queries import acts as queries
 from dashboard.queries import audit, blast, chosen
 from dashboard.queries.leaving import together
-from dashboard.queries.radius import radius
+from dashboard.queries.radius import radius, too_late
 from monitor import control as engine
 from monitor.acts import making, standing
 from monitor.acts.kinds import KINDS
@@ -196,7 +196,7 @@ def _blast(act: BulkAct, command: str) -> dict[str, Any]:
     uuids = tuple(act.targets(blast.MOST))
     found = radius(uuids, command)
     if command == "revoke":
-        return {"hit": blast.waiting(uuids), "radius": found}
+        return {"hit": blast.waiting(uuids), "radius": found, "waits": too_late(uuids)}
     return {"hit": blast.hit(uuids), "radius": found, "signals": SIGNALS}
 
 

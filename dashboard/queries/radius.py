@@ -20,6 +20,8 @@ from dashboard.queries.task import acks_late
 from dashboard.templatetags.words import plain
 from monitor import broker, messages, queues
 from monitor.control.capabilities import TAKES_AT_ONCE, pool_kind
+from monitor.control.inspecting import has_grown
+from monitor.control.revokes.stopping import GROWN, ONCE_IT_RUNS
 from monitor.models import Task, Worker
 from monitor.records import ENDED, RECEIVED, STARTED
 from monitor.redact import DEFAULT
@@ -251,10 +253,8 @@ def _names(names: Sequence[str]) -> str:
 
 def waits(uuids: Sequence[str], found: Radius) -> list[Effect]:
     """Where tasks that would be revoked are now."""
-    rows = Task.objects.filter(uuid__in=uuids[:COUNTED], state=RECEIVED).values_list("worker", "eta")
-    held = list(rows)
-    taken = _taken(held)
-    reserved = len(held) - sum(taken.values())
+    held = _held(uuids)
+    reserved = len(held) - sum(_taken(held).values())
     queued = sum(one.where == "queue" for one in found.found)
     effects = []
     if queued:
@@ -266,16 +266,49 @@ def waits(uuids: Sequence[str], found: Radius) -> list[Effect]:
         text = "It is discarded when its turn comes, an ETA’s too."
         many = "1 is reserved by a worker." if reserved == 1 else f"{reserved} are reserved by workers."
         effects.append(Effect(many, text, "received", "s-received"))
-    for kind, count in sorted(taken.items()):
+    return effects + too_late(uuids)
+
+
+def too_late(uuids: Sequence[str]) -> list[Effect]:
+    """Of tasks that would be revoked: what is reserved, and runs or may run all the same."""
+    effects = []
+    for kind, count in sorted(_taken(_held(uuids)).items()):
+        if kind == _GROWN:
+            those = "1 is reserved by a worker" if count == 1 else f"{count} are reserved by workers"
+            effects.append(Effect(f"{those}, and may run.", GROWN))
+            continue
         those = f"1 is with a {kind} pool already" if count == 1 else f"{count} are with {kind} pools already"
+        way = (
+            "Shut the worker down before that, and it goes back to its queue, to be discarded there."
+            if kind == "threads"
+            else ONCE_IT_RUNS
+        )
         text = "Such a pool runs what its worker has reserved as soon as a slot is free, revoked or not."
-        effects.append(Effect(f"{those}.", text))
+        effects.append(Effect(f"{those}.", f"{text} {way}"))
     return effects
 
 
+_GROWN = "grown"  # in place of a kind of pool
+
+
+def _held(uuids: Sequence[str]) -> list[tuple[str, float | None]]:
+    """Worker and ETA of those that are reserved."""
+    rows = Task.objects.filter(uuid__in=uuids[:COUNTED], state=RECEIVED)
+    return list(rows.values_list("worker", "eta"))
+
+
 def _taken(held: Sequence[tuple[str, float | None]]) -> Mapping[str, int]:
-    """How many of these reserved tasks no revoke reaches any more, by kind of pool."""
+    """How many of these reserved tasks a revoke does not reach any more, or may not, by kind of pool."""
     now = time.time()
     rows = Worker.objects.filter(hostname__in={worker for worker, _ in held})
-    kinds = {row.hostname: kind for row in rows if (kind := pool_kind(row)) in TAKES_AT_ONCE}
+    kinds = {row.hostname: kind for row in rows if (kind := _takes(row))}
     return Counter(kinds[worker] for worker, eta in held if worker in kinds and (eta or 0.0) <= now)
+
+
+def _takes(worker: Worker) -> str:
+    """The kind of pool that takes tasks before a slot is free; "" for one that does not."""
+    kind = pool_kind(worker)
+    if kind in TAKES_AT_ONCE:
+        return kind
+    details = worker.details if isinstance(worker.details, dict) else {}
+    return _GROWN if has_grown(details.get("stats")) else ""

@@ -15,6 +15,12 @@ from monitor.models import ControlRecord, StandingRevoke, Task, Worker
 from monitor.records import ENDED, LOST, REVOKED, STARTED
 
 SEEN = "seen"  # of a task that is known by its events
+# Of a reserved task on such a worker: before a revoke in its dialog, after it in its receipt.
+GROWN = (
+    "Its pool has grown since its start: it may have given it to that already, and then it runs all the "
+    "same. Terminate it to be sure."
+)
+ONCE_IT_RUNS = "Terminate it once it runs."
 # Ends that a worker reports itself, not what Umbel infers.
 _REPORTED = ENDED - {LOST}
 
@@ -325,16 +331,12 @@ def _by_result(row: Task) -> bool:
 def _taken(uuid: str, worker: str, kind: str) -> Finding:
     """Of a task that it was too late to revoke, or may have been, although it has not begun."""
     if kind not in TAKES_AT_ONCE:
-        text = (
-            f"{worker} has noted it, and reserved it before. Its pool has grown since its start: it may have "
-            "given it to that already, and then it runs all the same. Terminate it to be sure."
-        )
-        return Finding(uuid, Grade.HALF, text)
+        return Finding(uuid, Grade.HALF, f"{worker} has noted it, and reserved it before. {GROWN}")
     text = (
         f"{worker} had given it to its pool already: it runs as soon as a slot is free, revoked or not; "
         f"a {kind} pool is not asked again."
     )
-    way = "Terminate it once it runs."
+    way = ONCE_IT_RUNS
     if kind == "threads":
         way = f"Shut {worker} down before that, and it goes back to its queue, to be discarded there."
     return Finding(uuid, Grade.NOT, f"{text} {way}", settled=True)
