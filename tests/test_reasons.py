@@ -103,6 +103,7 @@ def first(facts: Facts) -> Reason:
         (replace(RECEIVED, workers=(at(is_revoked=True),)), ["revoked", "held"]),
         # Threads and greenlets have it already; a task held for its ETA they have not.
         (replace(RECEIVED, workers=(at(is_revoked=True, takes_at_once=True),)), ["revoked too late", "held"]),
+        (replace(RECEIVED, workers=(at(is_revoked=True, has_grown=True),)), ["revoked too late", "held"]),
         (
             replace(RECEIVED, eta=NOW + 90, workers=(at(is_revoked=True, takes_at_once=True),)),
             ["revoked", "eta"],
@@ -142,6 +143,9 @@ def test_the_evidence_is_told() -> None:
         reason.evidence
         == "Longest there: export, for 14\u00a0min\u00a002\u00a0s. 12 tasks reserved before it there."
     )
+    reason = first(replace(RECEIVED, workers=(at(is_revoked=True, has_grown=True),)))
+    assert reason.head == "Revoked, perhaps too late"
+    assert reason.evidence.endswith("it runs all the same. Terminate it to be sure.")
     reason = first(
         replace(PENDING, workers=(at(queues=frozenset({"mail", "default"})), at("g@h", status="offline")))
     )

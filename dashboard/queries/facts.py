@@ -33,6 +33,7 @@ class Consumer:
     rate_limit: str = ""  # of the task's name
     is_revoked: bool | None = None  # whether it lists the task
     takes_at_once: bool = False  # gives its pool what it reserves, where no revoke reaches it
+    has_grown: bool = False  # its prefork pool, which may have taken more than it was started to
     size: int | None = None
     pool: str = ""  # its name, or the class path of one
     busy: int = 0  # by events

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from dashboard.queries import holding
 from dashboard.queries.facts import Consumer, Facts, Reason
 from dashboard.templatetags.words import duration_text, plain
+from monitor.control.revokes.stopping import GROWN
 from monitor.records import PENDING, RECEIVED, RETRY
 
 MANY = 8  # names told; then "and n more"
@@ -61,9 +62,15 @@ def _is_revoked(facts: Facts) -> Reason | None:
         others = [worker for worker in asked if worker.is_revoked is False]
         rest = f" {_names(others)} {_do(others)} not list it, and would run it." if others else ""
         holder = facts.holder
-        if holder is not None and holder.takes_at_once and (facts.eta or 0.0) <= facts.now:
-            text = f"{by}{plain(holder.hostname)} has given it to its pool, which runs it all the same."
-            head = "Revoked, too late"
+        if (
+            holder is not None
+            and (holder.takes_at_once or holder.has_grown)
+            and (facts.eta or 0.0) <= facts.now
+        ):
+            head, does = "Revoked, too late", "has given it to its pool, which runs it all the same."
+            if not holder.takes_at_once:
+                head, does = "Revoked, perhaps too late", f"lists it as revoked. {GROWN}"
+            text = f"{by}{plain(holder.hostname)} {does}"
             return Reason("revoked too late", head, text, None, holder.pk, "slow", "s-warn")
         lists = f"{_names(listing)} {_do(listing, 'lists', 'list')} it as revoked: dropped when reached."
         text = f"{by}{lists}{rest}"

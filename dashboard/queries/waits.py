@@ -17,6 +17,7 @@ from dashboard.queries.workers import MOST_RESERVED, WorkerView
 from dashboard.templatetags.words import duration_text
 from monitor import models, registered
 from monitor.control.capabilities import TAKES_AT_ONCE, pool_kind
+from monitor.control.inspecting import has_grown
 from monitor.records import PENDING, RECEIVED, WAITING
 
 READ = 20  # workers whose answers are read: each may be long
@@ -105,6 +106,7 @@ def _consumer(
         rate_limit=registered.rate_limit(answers, task.name),
         is_revoked=task.uuid in revoked if isinstance(revoked, list) else None,
         takes_at_once=pool_kind(view.row) in TAKES_AT_ONCE,
+        has_grown=has_grown(answers.get("stats")),
         size=view.size,
         pool=view.row.pool,
         # Who sends no task events shows nothing that runs; its heartbeats say how much does.
