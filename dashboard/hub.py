@@ -249,8 +249,10 @@ class Hub:
             self._gathered_at = self._gathered_at or time.monotonic()
         for outbox in readers:
             outbox.put(live.frame)
-            # Who has just come is not kept waiting for what was drawn a moment after the rest.
-            outbox.urgent |= self._is_fast(live) or outbox in live.newcomers
+            outbox.urgent |= self._is_fast(live)
+            if outbox in live.newcomers:
+                # Who has just come is not kept waiting for what was drawn a moment after the rest.
+                outbox.urgent, outbox.allowed_at = True, 0.0
         self.counts.sent += len(readers)
         self._unsent |= readers
         live.newcomers = set()
