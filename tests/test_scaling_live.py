@@ -232,7 +232,10 @@ def test_whatever_is_killed_every_task_is_right_and_every_browser_catches_up(sit
         # Shown with -s: the figures of docs/scaling.md.
         sys.stdout.write(f"\n{len(ledger.tasks)} tasks right; taken over after {took}\n")
         assert _counted(site, ledger) == {}
-        fresh = Person(site.webs[1].url)
+        web = site.webs[1]
+        assert web.running is not None and web.running.running(), web.said()[-4000:]
+        web.answers()
+        fresh = Person(web.url)
         fresh.cookies = ada.cookies
         fresh.sign_in("ada")
         for browser in browsers:
