@@ -317,3 +317,9 @@ class Started(msgspec.Struct, frozen=True, gc=False):
     pid: int
     clock: int
     uuid: str
+
+
+# msgspec works out what a type is made of when it is first read into, and a second thread that reads into it
+# meanwhile crashes the process (a segmentation fault; pages are drawn in threads). So it is done here, once.
+for _record in (TaskRecord, WorkerRecord, FeedRecord):
+    msgspec.json.Decoder(_record)

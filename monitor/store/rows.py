@@ -179,11 +179,11 @@ UPSERT_FEED = _upsert(models.Feed, ("id", "at", "data"), ("id",), _replace)
 # PostgreSQL: what the last write calls itself, and the number of its transaction; see ``Store.was_written``.
 _MARK_ID = 2
 MARK_WRITE = (
-    f"INSERT INTO {_table(models.Feed)} (id, at, data) VALUES ({_MARK_ID}, %s, to_jsonb(%s::text)) "  # noqa: S608
+    f"INSERT INTO {_table(models.Feed)} (id, at, data) VALUES ({_MARK_ID}, %s, to_jsonb(%s::text)) "  # noqa: S608 - our own table
     "ON CONFLICT (id) DO UPDATE SET at = excluded.at, data = excluded.data "
     "RETURNING pg_current_xact_id()::text"
 )
-_MARK = f"(SELECT data #>> '{{}}' FROM {_table(models.Feed)} WHERE id = {_MARK_ID})"  # noqa: S608
+_MARK = f"(SELECT data #>> '{{}}' FROM {_table(models.Feed)} WHERE id = {_MARK_ID})"  # noqa: S608 - our own table
 WRITE_OF = f"SELECT pg_xact_status(%s::xid8), {_MARK}"
 
 
